@@ -1,0 +1,31 @@
+"""VITA video instance segmentation for Hugging Face Transformers.
+
+Importing this package registers its classes with transformers' `Auto*` classes.
+"""
+
+from importlib.metadata import version
+
+from transformers import AutoConfig, AutoModel, AutoModelForUniversalSegmentation, AutoVideoProcessor
+
+from . import backbones  # registers VitaResNetConfig
+from .configuration_vita import VitaConfig
+from .image_processing_vita import VitaVideoProcessor
+from .modeling_vita import VitaForVideoInstanceSegmentation, VitaModel, VitaPreTrainedModel
+from .results import VideoInstances
+
+AutoConfig.register(VitaConfig.model_type, VitaConfig, exist_ok=True)
+AutoModel.register(VitaConfig, VitaModel, exist_ok=True)
+AutoModelForUniversalSegmentation.register(VitaConfig, VitaForVideoInstanceSegmentation, exist_ok=True)
+AutoVideoProcessor.register(VitaConfig, VitaVideoProcessor, exist_ok=True)
+
+__version__ = version("vita-hf")
+
+__all__ = [
+    "VideoInstances",
+    "VitaConfig",
+    "VitaForVideoInstanceSegmentation",
+    "VitaModel",
+    "VitaPreTrainedModel",
+    "VitaVideoProcessor",
+    "backbones",
+]

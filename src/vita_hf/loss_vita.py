@@ -1,0 +1,473 @@
+"""Set losses of VITA: Mask2Former's for the detector, the same over time for the video part, and the similarity loss.
+
+No mask is predicted with gradient unless its query was matched: matching looks at masks without gradient, one item (a
+frame, or a video as one frame-decoder layer sees it) at a time, and only the matched queries' masks are predicted
+again. The terms and their weights are the reference's (`vita_criterion.py`, `criterion.py` of sukjunhwang/VITA).
+
+Every term is a sum over the batch divided by a number that depends on the targets alone, see `loss_normalizers`. The
+reference divides cross-entropy and similarity by each process's own number and lets DDP average the quotients; here
+the numbers are summed over processes first, so that eight processes with one clip equal one process with eight. With
+one process both are the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from transformers.models.mask2former.modeling_mask2former import sample_point
+
+from .configuration_vita import VitaConfig
+
+Matches = list[tuple[Tensor, Tensor]]
+
+
+def sample_matching_points(num_points: int, device: torch.device) -> Tensor:
+    """Points that the matcher compares masks at: `(1, num_points, 2)` in [0, 1], x first."""
+    return torch.rand(1, num_points, 2, device=device)
+
+
+@torch.no_grad()
+def sample_uncertain_points(
+    logits: Tensor, num_points: int, oversample_ratio: float, importance_sample_ratio: float
+) -> Tensor:
+    """Points that the mask losses look at: mostly those where the prediction is least certain (PointRend).
+
+    Args:
+        logits: `(R, 1, H, W)` mask logits.
+        num_points: how many points each mask gets.
+        oversample_ratio: how many times more are drawn to choose the uncertain ones from.
+        importance_sample_ratio: share of the points that are chosen; the rest is uniform.
+
+    Returns:
+        `(R, num_points, 2)` in [0, 1], x first.
+    """
+    masks = logits.shape[0]
+    candidates = torch.rand(masks, int(num_points * oversample_ratio), 2, device=logits.device)
+    uncertain = int(importance_sample_ratio * num_points)
+    certainty = point_logits(logits, candidates).abs()
+    chosen = certainty.topk(uncertain, dim=1, largest=False).indices
+    points = candidates.gather(1, chosen[..., None].expand(-1, -1, 2))
+    if uncertain < num_points:
+        points = torch.cat((points, torch.rand(masks, num_points - uncertain, 2, device=logits.device)), 1)
+    return points
+
+
+def point_logits(maps: Tensor, points: Tensor) -> Tensor:
+    """Bilinear samples of `(R, 1, H, W)` maps, each at its own `(R, P, 2)` points: `(R, P)`."""
+    if maps.shape[0] == 0:
+        return maps.sum() + points.new_zeros(points.shape[:2])
+    return sample_point(maps, points.to(maps.dtype), align_corners=False)[:, 0]
+
+
+def shared_point_values(maps: Tensor, points: Tensor) -> Tensor:
+    """Bilinear samples of `(M, H, W)` maps, all at the same `(1, P, 2)` points: `(M, P)`."""
+    if maps.shape[0] == 0:
+        return maps.new_zeros((0, points.shape[1]))
+    return sample_point(maps[None], points.to(maps.dtype), align_corners=False)[0]
+
+
+@dataclass
+class Target:
+    """Ground truth of one item: `labels` `(N,)` int64, `masks` `(N, T, H, W)` bool, `ids` `(N,)` naming the objects."""
+
+    labels: Tensor
+    masks: Tensor
+    ids: Tensor
+
+
+def prepare_targets(mask_labels: Sequence[Tensor], class_labels: Sequence[Tensor]) -> tuple[list[Target], list[Target]]:
+    """Clip targets, one a video, and frame targets, one a frame in the order (video, frame).
+
+    A frame's targets are the instances whose mask is not empty there; instances with no mask at all are dropped.
+    """
+    clips, frames = [], []
+    for masks, labels in zip(mask_labels, class_labels):
+        masks = masks != 0
+        present = masks.flatten(2).any(-1)  # (N, T)
+        seen = present.any(1)
+        masks, labels, present = masks[seen], labels[seen], present[seen]
+        ids = torch.arange(len(labels), device=labels.device)
+        clips.append(Target(labels, masks, ids))
+        for frame in range(masks.shape[1]):
+            here = present[:, frame]
+            frames.append(Target(labels[here], masks[here, frame, None], ids[here]))
+    return clips, frames
+
+
+def loss_normalizers(config: VitaConfig, clips: Sequence[Target], frames: Sequence[Target], layers: int) -> dict:
+    """What each loss term is divided by, counted on these targets only (before `reduce_loss_normalizers`).
+
+    Args:
+        clips, frames: from `prepare_targets`.
+        layers: how many frame-decoder layers the video part sees (`num_last_layers` in training).
+
+    Returns:
+        Scalar float32 tensors: `frame_masks` and `video_masks` (target masks; the clips' counted once a layer),
+        `frame_classes` and `video_classes` (class weights summed over all queries), `similarity_pairs` (ordered pairs
+        of matched queries of the same video and layer).
+    """
+    device = clips[0].labels.device
+    frame_counts = [len(target.labels) for target in frames]
+    clip_counts = [len(target.labels) for target in clips]
+
+    def class_weight(counts: list[int], queries: int, no_object_weight: float) -> float:
+        matched = sum(min(count, queries) for count in counts)
+        return matched + no_object_weight * (queries * len(counts) - matched)
+
+    per_clip = len(frames) // len(clips)
+    pairs = 0
+    for clip, count in enumerate(clip_counts):
+        in_frames = sum(min(n, config.num_queries) for n in frame_counts[clip * per_clip : (clip + 1) * per_clip])
+        pairs += (in_frames + min(count, config.num_video_queries)) ** 2
+    numbers = {
+        "frame_masks": sum(frame_counts),
+        "frame_classes": class_weight(frame_counts, config.num_queries, config.no_object_weight),
+        "video_masks": sum(clip_counts) * layers,
+        "video_classes": class_weight(clip_counts, config.num_video_queries, config.video_no_object_weight) * layers,
+        "similarity_pairs": pairs * layers,
+    }
+    return {name: torch.tensor(float(number), device=device) for name, number in numbers.items()}
+
+
+def reduce_loss_normalizers(normalizers: dict[str, Tensor], micro_batches: int = 1) -> dict[str, Tensor]:
+    """Sum over processes and divide by the number of shares the gradient is averaged over.
+
+    Args:
+        normalizers: from `loss_normalizers`, summed over the micro-batches of one optimiser step.
+        micro_batches: how many of them; whoever averages the micro-batches' losses undoes this division.
+
+    Returns:
+        Divisors for `forward(loss_normalizers=…)`. Averaged over processes (as DDP does) and micro-batches, the losses
+        then equal those of one batch that holds everything.
+    """
+    values = torch.stack(list(normalizers.values()))
+    processes = 1
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(values)
+        processes = torch.distributed.get_world_size()
+    reduced = dict(zip(normalizers, values))
+    for name in ("frame_masks", "video_masks"):
+        reduced[name] = reduced[name].clamp(min=1)
+    reduced["similarity_pairs"] = reduced["similarity_pairs"] + 1e-6
+    return {name: value / (processes * micro_batches) for name, value in reduced.items()}
+
+
+def count_loss_normalizers(
+    config: VitaConfig, mask_labels: Sequence[Tensor], class_labels: Sequence[Tensor]
+) -> dict[str, Tensor]:
+    """`loss_normalizers` of one training micro-batch, from the labels as `forward` takes them."""
+    clips, frames = prepare_targets(mask_labels, class_labels)
+    return loss_normalizers(config, clips, frames, config.num_last_layers)
+
+
+def matching_cost(class_logits: Tensor, mask_logits: Tensor, target: Target, config: VitaConfig) -> Tensor:
+    """Cost `(Q, N)` of giving each target to each query, in float32.
+
+    Args:
+        class_logits: `(Q, K+1)`.
+        mask_logits: `(T, Q, H, W)`.
+        target: its masks `(N, T, H, W)`, of any resolution.
+    """
+    points = sample_matching_points(config.train_num_points, mask_logits.device)
+
+    def at_points(maps: Tensor) -> Tensor:  # (A, B, H, W) → (A, B·P)
+        return shared_point_values(maps.flatten(0, 1), points).view(maps.shape[0], maps.shape[1] * points.shape[1])
+
+    logits = at_points(mask_logits.transpose(0, 1))
+    inside = at_points(target.masks.to(logits.dtype))
+    # Binary cross-entropy is softplus(x) − x·target, summed here over points by a product.
+    product = logits @ inside.T
+    mask_cost = (F.softplus(logits).sum(1, keepdim=True) - product) / logits.shape[1]
+    probabilities = logits.sigmoid()
+    overlap = 2 * (probabilities @ inside.T)
+    dice_cost = 1 - (overlap + 1) / (probabilities.sum(1, keepdim=True) + inside.sum(1) + 1)
+    class_cost = -class_logits.float().softmax(-1)[:, target.labels]
+    return config.mask_weight * mask_cost + config.class_weight * class_cost + config.dice_weight * dice_cost
+
+
+def assign(costs: list[Tensor], what: str) -> Matches:
+    """Hungarian matching of each `(Q, N)` cost matrix: (query indices, target indices), queries ascending."""
+    flat = torch.cat([cost.flatten() for cost in costs]).cpu()
+    matches = []
+    for item, (cost, values) in enumerate(zip(costs, flat.split([cost.numel() for cost in costs]))):
+        if not values.isfinite().all():
+            raise ValueError(
+                f"{what}, item {item}: the matching cost of {cost.shape[0]} queries and {cost.shape[1]} instances is "
+                "not finite. The network's outputs hold NaN or infinity: lower the learning rate, clip gradients, or "
+                "check the inputs and the weights."
+            )
+        rows, columns = linear_sum_assignment(values.view(cost.shape).numpy())
+        matches.append((torch.as_tensor(rows, device=cost.device), torch.as_tensor(columns, device=cost.device)))
+    return matches
+
+
+class SetCriterion:
+    """Classification and mask losses of one set of predictions against their targets.
+
+    Args:
+        features: `(G, T, Cm, H/4, W/4)` mask features; item `i` uses `features[i % G]`.
+        targets: one for each of the `I` items.
+        no_object_weight: weight of the last class.
+        class_divisor, mask_divisor: scalars.
+        name: for messages.
+    """
+
+    def __init__(
+        self,
+        config: VitaConfig,
+        features: Tensor,
+        targets: Sequence[Target],
+        no_object_weight: float,
+        class_divisor: Tensor,
+        mask_divisor: Tensor,
+        name: str,
+    ):
+        self.config = config
+        self.features = features
+        self.targets = targets
+        self.no_object_weight = no_object_weight
+        self.class_divisor = class_divisor
+        self.mask_divisor = mask_divisor
+        self.name = name
+
+    def predict_masks(self, embeddings: Tensor, item: int) -> Tensor:
+        """`(R, Cm)` → `(T, R, H/4, W/4)` float32 logits on the item's frames."""
+        features = self.features[item % len(self.features)]
+        masks = embeddings.to(features.dtype) @ features.flatten(2)
+        return masks.unflatten(-1, features.shape[-2:]).float()
+
+    @torch.no_grad()
+    def match(self, class_logits: Tensor, mask_embeddings: Tensor) -> Matches:
+        """`(I, Q, K+1)` and `(I, Q, Cm)` → matches of every item."""
+        costs = [
+            matching_cost(class_logits[item], self.predict_masks(mask_embeddings[item], item), target, self.config)
+            for item, target in enumerate(self.targets)
+        ]
+        return assign(costs, self.name)
+
+    def losses(self, class_logits: Tensor, mask_embeddings: Tensor, matches: Matches) -> dict[str, Tensor]:
+        """Weighted `ce`, `mask` and `dice` terms."""
+        point_loss, dice_loss = self.mask_losses(mask_embeddings, matches)
+        return {
+            "ce": self.config.class_weight * self.class_loss(class_logits, matches) / self.class_divisor,
+            "mask": self.config.mask_weight * point_loss / self.mask_divisor,
+            "dice": self.config.dice_weight * dice_loss / self.mask_divisor,
+        }
+
+    def class_loss(self, class_logits: Tensor, matches: Matches) -> Tensor:
+        no_object = class_logits.shape[-1] - 1
+        wanted = torch.full(class_logits.shape[:2], no_object, dtype=torch.int64, device=class_logits.device)
+        for item, (queries, instances) in enumerate(matches):
+            wanted[item, queries] = self.targets[item].labels[instances]
+        weights = class_logits.new_ones(no_object + 1, dtype=torch.float32)
+        weights[no_object] = self.no_object_weight
+        return F.cross_entropy(class_logits.float().flatten(0, 1), wanted.flatten(), weights, reduction="sum")
+
+    def mask_losses(self, mask_embeddings: Tensor, matches: Matches) -> tuple[Tensor, Tensor]:
+        """Sums over the matched masks of cross-entropy and dice; a mask's points in all its frames count as one."""
+        frames = self.features.shape[1]
+        masks = [
+            self.predict_masks(mask_embeddings[item, queries], item).transpose(0, 1)
+            for item, (queries, _) in enumerate(matches)
+        ]
+        masks = torch.cat(masks)  # (R, T, H/4, W/4)
+        logits = masks.flatten(0, 1)[:, None]
+        points = sample_uncertain_points(
+            logits.detach(),
+            self.config.train_num_points,
+            self.config.oversample_ratio,
+            self.config.importance_sample_ratio,
+        )
+        with torch.no_grad():
+            inside, first = [], 0
+            for target, (_, instances) in zip(self.targets, matches):
+                count = len(instances) * frames
+                wanted = target.masks[instances].flatten(0, 1)[:, None].to(logits.dtype)
+                inside.append(point_logits(wanted, points[first : first + count]))
+                first += count
+            inside = torch.cat(inside).view(len(masks), frames * points.shape[1])
+        logits = point_logits(logits, points).view(inside.shape)
+        point_loss = F.binary_cross_entropy_with_logits(logits, inside, reduction="none").mean(1).sum()
+        if len(masks) == 0:
+            return logits.sum(), logits.sum()
+        probabilities = logits.sigmoid()
+        overlap = 2 * (probabilities * inside).sum(1)
+        dice = 1 - (overlap + 1) / (probabilities.sum(1) + inside.sum(1) + 1)
+        return point_loss, dice.sum()
+
+    def __call__(
+        self, class_logits: Sequence[Tensor], mask_embeddings: Sequence[Tensor], deep_supervision: bool, matched: int
+    ) -> tuple[dict[str, Tensor], list[Matches]]:
+        """Losses of a chain of predictions, the last first (the order in which the reference draws its points).
+
+        Args:
+            class_logits, mask_embeddings: of each prediction, `(I, Q, K+1)` and `(I, Q, Cm)`.
+            deep_supervision: whether the earlier predictions count.
+            matched: how many of the last predictions' matches are wanted.
+
+        Returns:
+            `{"ce": …, "ce_0": …}` and the matches of the last `matched` predictions, in their order.
+        """
+        last = len(class_logits) - 1
+        losses: dict[str, Tensor] = {}
+        matches: dict[int, Matches] = {}
+        for index in (last, *range(last)):
+            supervised = deep_supervision or index == last
+            if not supervised and index <= last - matched:
+                continue
+            matches[index] = self.match(class_logits[index], mask_embeddings[index])
+            if supervised:
+                terms = self.losses(class_logits[index], mask_embeddings[index], matches[index])
+                suffix = "" if index == last else f"_{index}"
+                losses.update({name + suffix: term for name, term in terms.items()})
+        return losses, [matches[index] for index in range(last + 1 - matched, last + 1)]
+
+
+def similarity_loss(
+    frame_embeddings: Tensor,
+    video_embeddings: Tensor,
+    frame_matches: Sequence[Matches],
+    video_matches: Matches,
+    clips: Sequence[Target],
+    frames: Sequence[Target],
+) -> Tensor:
+    """Sum over pairs of matched queries of the same video and layer: are they the same object?
+
+    Args:
+        frame_embeddings: `(L, B, T, fQ, C)`; video_embeddings: `(L, B, vQ, C)`.
+        frame_matches: of the last `L` detector predictions, each with `B·T` items.
+        video_matches: of the last video prediction, `L·B` items.
+    """
+    layers, batch, length = frame_embeddings.shape[:3]
+    total = frame_embeddings.sum() * 0 + video_embeddings.sum() * 0
+    for layer in range(layers):
+        for video in range(batch):
+            queries, instances = video_matches[layer * batch + video]
+            embeddings = [video_embeddings[layer, video, queries]]
+            ids = [clips[video].ids[instances]]
+            for frame in range(length):
+                queries, instances = frame_matches[layer][video * length + frame]
+                embeddings.append(frame_embeddings[layer, video, frame, queries])
+                ids.append(frames[video * length + frame].ids[instances])
+            embedded, objects = torch.cat(embeddings).float(), torch.cat(ids)
+            same = (objects[:, None] == objects).float()
+            total = total + F.binary_cross_entropy_with_logits(embedded @ embedded.T, same, reduction="sum")
+    return total
+
+
+class VitaLoss:
+    """All of VITA's losses on one batch of labels.
+
+    Args:
+        config: weights, point counts, query counts.
+        mask_labels: for each video `(N, T, H, W)`, non-zero inside.
+        class_labels: for each video `(N,)` integers in `[0, K)`.
+        pixel_values_videos: `(B, T, 3, H, W)`, for its shape and device.
+        frame_mask: must not pad: training clips of a batch have the same length.
+
+    Raises:
+        ValueError: labels that do not fit the video or the classes, or a padded clip.
+    """
+
+    def __init__(
+        self,
+        config: VitaConfig,
+        mask_labels: Sequence[Tensor],
+        class_labels: Sequence[Tensor],
+        pixel_values_videos: Tensor,
+        frame_mask: Tensor | None,
+    ):
+        batch, frames, _, height, width = pixel_values_videos.shape
+        if len(mask_labels) != batch or len(class_labels) != batch:
+            raise ValueError(
+                f"mask_labels and class_labels: expected one entry for each of {batch} videos, got "
+                f"{len(mask_labels)} and {len(class_labels)}"
+            )
+        if frame_mask is not None and not bool(frame_mask.all()):
+            raise ValueError("frame_mask: clips with labels must all have the same number of frames, without padding")
+        for video, (masks, labels) in enumerate(zip(mask_labels, class_labels)):
+            if tuple(masks.shape) != (len(labels), frames, height, width) or labels.dim() != 1:
+                raise ValueError(
+                    f"mask_labels[{video}]: expected (N, T, H, W) = ({len(labels)}, {frames}, {height}, {width}) for "
+                    f"class_labels[{video}] of shape {tuple(labels.shape)}, got {tuple(masks.shape)}"
+                )
+            if labels.is_floating_point() or (
+                len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < config.num_labels)
+            ):
+                raise ValueError(
+                    f"class_labels[{video}]: expected integers in [0, {config.num_labels}), got {labels.tolist()}"
+                )
+        self.config = config
+        device = pixel_values_videos.device
+        self.clips, self.frames = prepare_targets(
+            [masks.to(device) for masks in mask_labels], [labels.to(device).long() for labels in class_labels]
+        )
+
+    def __call__(
+        self,
+        frame_class_logits: Sequence[Tensor],
+        frame_mask_embeddings: Sequence[Tensor],
+        frame_mask_features: Tensor,
+        video_class_logits: Sequence[Tensor],
+        video_mask_embeddings: Sequence[Tensor],
+        video_mask_features: Tensor,
+        frame_similarity: Tensor | None,
+        video_similarity: Tensor | None,
+        normalizers: dict[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """
+        Args:
+            frame_class_logits, frame_mask_embeddings: of each detector prediction, `(B·T, fQ, K+1)`, `(B·T, fQ, Cm)`.
+            frame_mask_features: `(B·T, Cm, H/4, W/4)`.
+            video_class_logits, video_mask_embeddings: of each object-decoder layer, `(L, B, vQ, K+1)` and
+                `(L, B, vQ, Cm)`.
+            video_mask_features: `(B, T, Cm, H/4, W/4)`.
+            frame_similarity, video_similarity: `(L, B, T, fQ, C)` and `(L, B, vQ, C)`, or `None` without these heads.
+            normalizers: see `reduce_loss_normalizers`; by default counted on this batch and reduced.
+
+        Returns:
+            The weighted terms, named as [`VitaForVideoInstanceSegmentationOutput`] says.
+        """
+        config = self.config
+        layers = video_class_logits[0].shape[0]
+        if normalizers is None:
+            normalizers = reduce_loss_normalizers(loss_normalizers(config, self.clips, self.frames, layers))
+        frame_criterion = SetCriterion(
+            config,
+            frame_mask_features[:, None],
+            self.frames,
+            config.no_object_weight,
+            normalizers["frame_classes"],
+            normalizers["frame_masks"],
+            "detector",
+        )
+        video_criterion = SetCriterion(
+            config,
+            video_mask_features,
+            self.clips * layers,
+            config.video_no_object_weight,
+            normalizers["video_classes"],
+            normalizers["video_masks"],
+            "video part",
+        )
+        with_similarity = frame_similarity is not None
+        frame_losses, frame_matches = frame_criterion(
+            frame_class_logits, frame_mask_embeddings, config.use_auxiliary_loss, layers if with_similarity else 1
+        )
+        video_losses, (video_matches,) = video_criterion(
+            [logits.flatten(0, 1) for logits in video_class_logits],
+            [embeddings.flatten(0, 1) for embeddings in video_mask_embeddings],
+            config.use_video_auxiliary_loss,
+            1,
+        )
+        losses = {f"loss_{name}": term for name, term in frame_losses.items()}
+        losses.update({f"loss_vita_{name}": term for name, term in video_losses.items()})
+        if with_similarity:
+            pairs = similarity_loss(
+                frame_similarity, video_similarity, frame_matches, video_matches, self.clips, self.frames
+            )
+            losses["loss_vita_sim"] = config.similarity_weight * pairs / normalizers["similarity_pairs"]
+        return losses
