@@ -11,7 +11,7 @@ class VitaConfig(Mask2FormerConfig):
 
     The frame detector is Mask2Former and takes [`~transformers.Mask2FormerConfig`]'s fields (`hidden_dim`,
     `num_queries`, `decoder_layers`, the loss weights, …) unchanged. The defaults are the released R50 video models'.
-    Field values that cannot work raise a `ValueError` (or a type error of `huggingface_hub`'s `strict`) that names the
+    Values of a wrong type or that cannot work raise `huggingface_hub`'s `StrictDataclassError`, whose message names the
     field.
 
     Args:
@@ -65,13 +65,14 @@ class VitaConfig(Mask2FormerConfig):
     video_dim_feedforward: int = 2048
     num_last_layers: int = 3
     use_similarity_head: bool = True
-    similarity_weight: float = 0.5
+    similarity_weight: float | int = 0.5
     use_video_auxiliary_loss: bool = True
-    video_no_object_weight: float = 0.1
+    video_no_object_weight: float | int = 0.1
     freeze_detector: bool = False
     detector_chunk_size: int = 18
 
     def __post_init__(self, **kwargs):
+        kwargs.pop("model_type", None)  # a Mask2Former's config.json, read as this class, is a VITA's from here on
         if self.backbone_config is None:
             self.backbone_config = TimmBackboneConfig(
                 backbone="resnet50", out_indices=[1, 2, 3, 4], freeze_batch_norm_2d=True

@@ -256,7 +256,8 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # what a file of another kind makes torch raise is anybody's guess
         if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
             reason = (
-                f"it holds Python objects ({found[1]}) beside tensors and plain values; reading them could run code"
+                f"it holds Python objects ({found[1]}) beside tensors and plain values, and reading those can run "
+                "code; if you trust it, save its state dict alone with torch.save"
             )
         else:
             reason = f"not a PyTorch checkpoint, or a damaged one ({type(error).__name__})"

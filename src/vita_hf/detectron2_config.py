@@ -300,11 +300,10 @@ def config_from_detectron2(cfg: Mapping[str, Any]) -> VitaConfig:
 
 def dataset_from_detectron2(cfg: Mapping[str, Any]) -> str | None:
     """The data set of [`vita_hf.data.categories`] whose labels the config's model predicts, if it is one of them."""
+    num_classes = _setting(cfg, "MODEL.SEM_SEG_HEAD.NUM_CLASSES")
     for name in [*_setting(cfg, "DATASETS.TEST"), *_setting(cfg, "DATASETS.TRAIN")]:
         for prefix, dataset in _DATASET_PREFIXES.items():
-            if str(name).startswith(prefix) and len(CATEGORIES[dataset]) == _setting(
-                cfg, "MODEL.SEM_SEG_HEAD.NUM_CLASSES"
-            ):
+            if str(name).startswith(prefix) and len(CATEGORIES[dataset]) == num_classes:
                 return dataset
     return None
 

@@ -176,7 +176,10 @@ class VitaVideoProcessor(BaseVideoProcessor):
             return [list(part) for part in zip(*videos)]
         reader = VideoReader(video_url_or_urls, self.decoder)
         indices, metadata = _choose_frames(reader, None, sample_indices_fn)
-        frames = np.stack(list(reader.frames(indices)))
+        frames = list(reader.frames(indices))
+        if not frames:
+            raise ValueError(f"{reader.path} has no frames")
+        frames = np.stack(frames)
         return frames, _complete(metadata, reader, indices, len(frames), frames.shape[1:3])
 
     def _load_video(self, video, name: str, metadata: VideoMetadata | None, settings: dict):
@@ -193,7 +196,9 @@ class VitaVideoProcessor(BaseVideoProcessor):
         indices, metadata = _choose_frames(source, metadata, sample_indices_fn)
         frames, size = [], None
         for index, frame in enumerate(source.frames(indices)):
-            where = f"{name}, frame {index}" + (f" ({frame})" if isinstance(frame, str | Path) else "")
+            where = f"{name}, frame {index if indices is None else indices[index]}"
+            if isinstance(frame, str | Path):
+                where += f" ({frame})"
             frame = _to_channels_first(frame, where, settings["input_data_format"], settings["do_convert_rgb"])
             if settings["device"] is not None:
                 frame = frame.to(settings["device"])
@@ -271,7 +276,8 @@ class VitaVideoProcessor(BaseVideoProcessor):
                 labels: the rule for metrics and submissions. True takes each query once, with its best class: what
                 people want to look at.
             output_format: "masks" (bool tensors) or "rle" (compressed run lengths for pycocotools).
-            frame_mask: (B, T) as the processor returns it. Frames where it is False are not part of the result.
+            frame_mask: Tensor (B, T) as the processor returns it: True, then False for frames after the video's end,
+                which are not part of the result.
             chunk_size: Frames processed at once. Bounds memory; does not change results.
             id2label: Names of the classes, handed on to the results.
 
@@ -281,11 +287,13 @@ class VitaVideoProcessor(BaseVideoProcessor):
         features, batch_size = outputs.video_mask_features, len(outputs.video_mask_features)
         if chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
-        if frame_mask is None:
-            frame_mask = torch.ones(features.shape[:2], dtype=torch.bool)
+        frame_mask = torch.ones(features.shape[:2], dtype=torch.bool) if frame_mask is None else frame_mask.bool()
         if frame_mask.shape != features.shape[:2]:
             expected, got = tuple(features.shape[:2]), tuple(frame_mask.shape)
             raise ValueError(f"frame_mask must have the shape {expected} of the outputs, got {got}")
+        lengths = frame_mask.sum(1).tolist()
+        if not all(mask[:length].all() for mask, length in zip(frame_mask, lengths)):
+            raise ValueError("frame_mask must be True for each video's first frames and False only after them")
         frame_sizes = _size_list(frame_sizes, "frame_sizes", batch_size)
         target_sizes = _size_list(target_sizes, "target_sizes", batch_size)
 
@@ -302,8 +310,8 @@ class VitaVideoProcessor(BaseVideoProcessor):
                 output_format=output_format,
                 id2label=id2label,
             )
-            for frames in frame_mask[index].cpu().nonzero().flatten().split(chunk_size):
-                decoder.process_chunk(features[index, frames.to(features.device)])
+            for chunk in features[index, : lengths[index]].split(chunk_size):
+                decoder.process_chunk(chunk)
             results.append(decoder.finalize())
         return results
 
@@ -379,25 +387,26 @@ class VideoInstanceDecoder:
         if self.target_size is None:
             self.target_size = self.frame_size
         self.num_frames += len(mask_features)
-        if not len(self.embeddings):
+        if not len(self.embeddings) or not len(mask_features):
             return
 
-        logits = torch.einsum("qc,tchw->tqhw", self.embeddings, mask_features.to(self.embeddings))
+        mask_features = mask_features.to(self.embeddings)
+        logits = (self.embeddings @ mask_features.flatten(2)).unflatten(2, mask_features.shape[2:])  # (t, q, h, w)
         logits = F.interpolate(logits, size=padded_size, mode="bilinear", align_corners=False)[..., :height, :width]
         probabilities = logits.sigmoid()
         inside = probabilities > 0.5
-        self.score_sums += (probabilities * inside).sum((0, 2, 3)).cpu()
+        self.score_sums += probabilities.mul_(inside).sum((0, 2, 3)).cpu()
         self.pixel_counts += inside.sum((0, 2, 3)).cpu()
         del probabilities, inside
         if self.target_size != self.frame_size:
             logits = F.interpolate(logits, size=self.target_size, mode="bilinear", align_corners=False)
-        masks = (logits > 0).transpose(0, 1)
+        masks = logits > 0
         if self.output_format == "masks":
             self.mask_chunks.append(masks.cpu())
         else:
-            rles = iter(encode_masks(masks.flatten(0, 1)))
-            for track in self.rles:
-                track.extend(next(rles) for _ in range(len(mask_features)))
+            rles = encode_masks(masks.flatten(0, 1))
+            for row, track in enumerate(self.rles):
+                track.extend(rles[row :: len(self.rles)])
 
     def finalize(self) -> VideoInstances:
         """Score the tracks and hand them over, best first."""
@@ -410,7 +419,7 @@ class VideoInstanceDecoder:
         if self.output_format == "rle":
             masks = [list(self.rles[row]) for row in rows]
         elif self.mask_chunks:
-            masks = torch.cat(self.mask_chunks, dim=1)[rows]
+            masks = torch.cat([chunk[:, rows].transpose(0, 1) for chunk in self.mask_chunks], dim=1)
         else:
             masks = torch.zeros((0, self.num_frames, *self.target_size), dtype=torch.bool)
         return VideoInstances(

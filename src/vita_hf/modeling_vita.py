@@ -8,6 +8,7 @@ The detector's parameters carry transformers' Mask2Former names, so that any Mas
 """
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -78,7 +79,7 @@ class VitaAssociatorOutput(ModelOutput):
             Video queries after the LayerNorm: of the last object-decoder layer only, or of all.
         encoded_frame_queries (`(L, B, T, fQ, C)`):
             The frame queries after the object encoder.
-        object_encoder_hidden_states (`tuple` of `(L, B, T, fQ, C)`), hidden_states (`tuple` of `(L, B, vQ, C)`):
+        object_encoder_hidden_states (`tuple` of `(L·B, T, fQ, C)`), hidden_states (`tuple` of `(L·B, vQ, C)`):
             States before and after each layer, with `output_hidden_states=True`.
         attentions (`tuple` of `(L·B, heads, vQ, vQ)`), cross_attentions (`tuple` of `(L·B, heads, vQ, T·fQ)`):
             Of the object decoder, with `output_attentions=True` and eager attention.
@@ -431,6 +432,8 @@ class VitaPixelDecoder(Mask2FormerPixelDecoder):
     def __init__(self, config: VitaConfig, feature_channels: list[int]):
         super().__init__(config, feature_channels)
         self.encoder = VitaPixelDecoderEncoder(config)
+        # transformers' `torch.Tensor(…)` ignores `torch.device("meta")`.
+        self.level_embed = nn.Parameter(torch.empty(self.num_feature_levels, config.feature_size))
 
     def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """
@@ -475,10 +478,6 @@ class VitaPixelLevelModule(nn.Module):
         for tensor in self.encoder.state_dict(keep_vars=True).values():
             if isinstance(self.encoder, TimmBackbone) and tensor.device.type != "meta":
                 tensor._is_hf_initialized = True  # drawn by timm, see `init_like_timm`
-        for name, child in self.encoder.named_modules():
-            # transformers' backbones wrap whole models, whose last norm the feature maps never pass.
-            if name.count(".") == 1 and name.endswith((".layernorm", ".pooler")):
-                child.requires_grad_(False)
 
     def forward(self, pixel_values: Tensor) -> tuple[tuple[Tensor, ...], Tensor, Tensor, list[Tensor]]:
         """`(N, 3, H, W)` → the backbone's maps, then what [`VitaPixelDecoder`] returns."""
@@ -720,6 +719,32 @@ class VitaPreTrainedModel(Mask2FormerPreTrainedModel):
     # The class weights of the cross-entropy, a buffer in Mask2Former checkpoints, come from the config.
     _keys_to_ignore_on_load_unexpected = [r"criterion\.empty_weight"]
 
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        loaded = super().from_pretrained(*args, **kwargs)
+        # Loading replaces parameters, and what they were told about gradients.
+        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_parameters()
+        return loaded
+
+    def post_init(self):
+        super().post_init()
+        self.freeze_parameters()
+
+    def freeze_parameters(self) -> None:
+        """Ask no gradient for what the forward never uses (DDP would wait for it), nor for a frozen detector."""
+        # transformers' backbones wrap whole models, whose last norm the feature maps never pass.
+        frozen = r"(model\.)?pixel_level_module\.encoder\.\w+\.(layernorm|pooler)\."
+        if self.config.freeze_detector:
+            frozen += r"|(model\.)?(pixel_level_module|transformer_module)\.|class_predictor\."
+        for name, parameter in self.named_parameters():
+            if re.match(frozen, name):
+                parameter.requires_grad_(False)
+
+    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False):
+        # For code outside transformers it skips modules without parameters of their own, which half the rules below
+        # are about. It does so for code that may overwrite loaded weights; `transformers.initialization` never does.
+        super()._initialize_weights(module)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         """Initialise like the reference: detectron2's, Deformable DETR's and PyTorch's own defaults, by module."""
@@ -771,9 +796,6 @@ class VitaModel(VitaPreTrainedModel):
         self.video_mask_projection = nn.Conv2d(config.feature_size, config.mask_feature_size, kernel_size=1)
         self.object_encoder = VitaObjectEncoder(config)
         self.object_decoder = VitaObjectDecoder(config)
-        if config.freeze_detector:
-            self.pixel_level_module.requires_grad_(False)
-            self.transformer_module.requires_grad_(False)
         self.post_init()
 
     def detect(
@@ -832,18 +854,15 @@ class VitaModel(VitaPreTrainedModel):
         if frame_mask is not None:
             frame_mask = frame_mask.bool().repeat(layers, 1)
 
-        def unstack(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            return tuple(tensor.unflatten(0, (layers, batch)) for tensor in tensors)
-
         encoded, encoder_hidden = self.object_encoder(frame_queries.flatten(0, 1), frame_mask, output_hidden_states)
         states, hidden_states, attentions, cross_attentions = self.object_decoder(
             encoded, frame_mask, output_all_predictions
         )
         return VitaAssociatorOutput(
-            video_states=unstack(states),
+            video_states=tuple(tensor.unflatten(0, (layers, batch)) for tensor in states),
             encoded_frame_queries=encoded.unflatten(0, (layers, batch)),
-            object_encoder_hidden_states=unstack(encoder_hidden) if output_hidden_states else None,
-            hidden_states=unstack(hidden_states) if output_hidden_states else None,
+            object_encoder_hidden_states=encoder_hidden if output_hidden_states else None,
+            hidden_states=hidden_states if output_hidden_states else None,
             attentions=attentions if output_attentions else None,
             cross_attentions=cross_attentions if output_attentions else None,
         )
@@ -923,8 +942,6 @@ class VitaForVideoInstanceSegmentation(VitaPreTrainedModel):
         if config.use_similarity_head:
             self.frame_similarity_embedder = nn.Linear(config.hidden_dim, config.hidden_dim)
             self.video_similarity_embedder = nn.Linear(config.hidden_dim, config.hidden_dim)
-        if config.freeze_detector:
-            self.class_predictor.requires_grad_(False)
         self.post_init()
 
     @can_return_tuple
@@ -960,6 +977,7 @@ class VitaForVideoInstanceSegmentation(VitaPreTrainedModel):
         Raises:
             ValueError: shapes, labels or a frame mask that do not fit; each message says what was expected.
         """
+        check_video_shape(pixel_values_videos, frame_mask)
         if (mask_labels is None) != (class_labels is None):
             raise ValueError("mask_labels and class_labels: expected both or neither")
         if output_auxiliary_logits is None:

@@ -18,7 +18,7 @@ def encode_masks(masks: torch.Tensor) -> list[dict]:
         n dicts `{"size": [h, w], "counts": str}`, also for masks without a pixel.
     """
     # pycocotools wants (h, w, n) in Fortran order: the transpose of a contiguous (n, w, h).
-    columns = masks.to(torch.uint8).transpose(1, 2).contiguous().cpu().numpy()
+    columns = masks.transpose(1, 2).contiguous().view(torch.uint8).cpu().numpy()
     rles = mask_api.encode(columns.transpose(2, 1, 0))
     return [{"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")} for rle in rles]
 

@@ -89,14 +89,11 @@ class VideoReader:
         """
         wanted = None if indices is None else set(indices)
         if self.decoder == "torchcodec":
-            video = self._open_torchcodec()
-            for index in range(len(video)):
-                if wanted is None or index in wanted:
-                    yield video[index].numpy()
+            yield from self._decode_torchcodec(wanted)
             return
         for index, frame in enumerate(self._decode_pyav()):
             if wanted is None or index in wanted:
-                # Phones store portrait videos as landscape frames plus a rotation.
+                # Phones store portrait videos as landscape frames plus a rotation; torchcodec applies it by itself.
                 yield np.rot90(frame.to_ndarray(format="rgb24"), k=round(frame.rotation / 90))
 
     def _open_pyav(self):
@@ -116,6 +113,16 @@ class VideoReader:
                 yield from container.decode(video=0)
             except self._av.error.FFmpegError as error:
                 raise self._undecodable(error) from error
+
+    def _decode_torchcodec(self, wanted: set[int] | None):
+        video = self._open_torchcodec()
+        for index in range(len(video)):
+            if wanted is None or index in wanted:
+                try:
+                    frame = video[index]
+                except RuntimeError as error:
+                    raise self._undecodable(error) from error
+                yield frame.numpy()
 
     def _open_torchcodec(self):
         try:

@@ -64,7 +64,7 @@ def _pytorch(
     Nothing of size Q·points·dim is ever written, which is what `grid_sample` per level spends its time on.
     """
     batch, length, heads, dim = value.shape
-    queries, levels, points = locations.shape[1], locations.shape[3], locations.shape[4]
+    queries = locations.shape[1]
     dtype = torch.promote_types(value.dtype, torch.float32)
     device = value.device
 
