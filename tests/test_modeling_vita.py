@@ -43,7 +43,13 @@ BACKBONES = {
     "timm resnet": lambda: TimmBackboneConfig(backbone="resnet18", out_indices=[1, 2, 3, 4], freeze_batch_norm_2d=True),
     "timm convnext": lambda: TimmBackboneConfig(backbone="convnext_atto", out_indices=[0, 1, 2, 3]),
     "swin": lambda: SwinConfig(
-        image_size=64, embed_dim=8, depths=[1, 1, 2, 1], num_heads=[1, 2, 4, 4], window_size=4, out_features=STAGES
+        image_size=64,
+        embed_dim=8,
+        depths=[1, 1, 2, 1],
+        num_heads=[1, 2, 4, 4],
+        window_size=4,
+        drop_path_rate=0.0,  # so that two runs of a training step agree
+        out_features=STAGES,
     ),
     "convnext": lambda: ConvNextConfig(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], out_features=STAGES),
     "resnet": lambda: ResNetConfig(

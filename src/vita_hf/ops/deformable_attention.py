@@ -64,7 +64,7 @@ def _pytorch(
     Nothing of size Q·points·dim is ever written, which is what `grid_sample` per level spends its time on.
     """
     batch, length, heads, dim = value.shape
-    queries = locations.shape[1]
+    queries, levels, points = locations.shape[1], *locations.shape[3:5]
     dtype = torch.promote_types(value.dtype, torch.float32)
     device = value.device
 
@@ -105,11 +105,11 @@ def _pytorch(
     head = torch.arange(heads, dtype=torch.int32, device=device)[:, None, None, None]
     image = torch.arange(batch, dtype=torch.int32, device=device)[:, None, None, None, None, None] * length
     rows = (torch.stack(rows, -1) + image) * heads + head
-    bags = batch * queries * heads
+    bags, samples = batch * queries * heads, 4 * levels * points
     summed = F.embedding_bag(
-        rows.reshape(bags, -1),
+        rows.reshape(bags, samples),
         value.to(dtype).reshape(-1, dim),
         mode="sum",
-        per_sample_weights=torch.stack(shares, -1).reshape(bags, -1),
+        per_sample_weights=torch.stack(shares, -1).reshape(bags, samples),
     )
     return summed.view(batch, queries, heads * dim).to(value.dtype)

@@ -1,0 +1,275 @@
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing as mp
+from scipy.optimize import linear_sum_assignment
+from test_modeling_vita import gradients, labels, tiny_model
+
+from vita_hf import loss_vita
+from vita_hf.loss_vita import count_loss_normalizers, reduce_loss_normalizers, sample_uncertain_points
+
+
+def fixed_points(monkeypatch):
+    """Every mask, in whatever batch or process, is looked at in the same points."""
+    points = torch.rand(1, 64, 2, generator=torch.Generator().manual_seed(3))
+    monkeypatch.setattr(loss_vita, "sample_matching_points", lambda count, device: points)
+    monkeypatch.setattr(loss_vita, "sample_uncertain_points", lambda logits, *_: points.expand(logits.shape[0], -1, -1))
+
+
+# -- Odd targets -------------------------------------------------------------------------------------------------------
+
+
+def odd_targets(kind: str):
+    masks = torch.zeros(3, 2, 64, 64, dtype=torch.bool)
+    if kind == "no instances":
+        return [masks[:0]], [torch.zeros(0, dtype=torch.int64)]
+    if kind == "only empty masks":
+        return [masks], [torch.tensor([0, 1, 2])]
+    masks[:, 0, 10:40, 10:40] = True  # absent from the second frame
+    if kind == "absent in a frame":
+        return [masks], [torch.tensor([0, 1, 2])]
+    many = torch.rand(15, 2, 64, 64) > 0.8  # more than video queries (10) and than frame queries (12)
+    return [many], [torch.arange(15) % 7]
+
+
+@pytest.mark.parametrize("kind", ["no instances", "only empty masks", "absent in a frame", "more than queries"])
+def test_odd_targets_train_to_finite_values(kind):
+    model = tiny_model().train()
+    masks, classes = odd_targets(kind)
+    out = model(torch.randn(1, 2, 3, 64, 64), mask_labels=masks, class_labels=classes)
+    out.loss.backward()
+    assert all(term.isfinite() for term in out.loss_dict.values())
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    if kind in ("no instances", "only empty masks"):
+        for name, term in out.loss_dict.items():
+            assert (term > 0) == ("_ce" in name), name
+
+
+def test_absent_instance_equals_instance_not_given(monkeypatch):
+    fixed_points(monkeypatch)
+    model, video = tiny_model().train(), torch.randn(1, 2, 3, 64, 64)
+    targets = labels(1, 2, 64, 64)
+    padded = {
+        "mask_labels": [torch.cat((targets["mask_labels"][0], torch.zeros(1, 2, 64, 64, dtype=torch.bool)))],
+        "class_labels": [torch.cat((targets["class_labels"][0], torch.tensor([4])))],
+    }
+    a, b = model(video, **targets).loss_dict, model(video, **padded).loss_dict
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], msg=name)
+
+
+def test_not_finite_costs_are_an_error_that_says_where():
+    model = tiny_model().train()
+    with torch.no_grad():
+        model.video_class_predictor.bias[0] = float("nan")
+    with pytest.raises(ValueError, match=r"video part, item 0: the matching cost of 10 queries and 3 instances is not"):
+        model(torch.randn(1, 2, 3, 64, 64), **labels(1, 2, 64, 64))
+    with torch.no_grad():
+        model.video_class_predictor.bias[0] = 0
+        model.class_predictor.bias[0] = float("nan")
+    with pytest.raises(ValueError, match="detector, item 0"):
+        model(torch.randn(1, 2, 3, 64, 64), **labels(1, 2, 64, 64))
+
+
+# -- Formulas ----------------------------------------------------------------------------------------------------------
+
+
+def test_matching_cost_by_definition(monkeypatch):
+    """At one point per pixel centre, sampling is reading, and every term can be written out."""
+    model = tiny_model()
+    config = model.config
+    height, width, frames = 4, 6, 2
+    grid = torch.stack(
+        torch.meshgrid((torch.arange(width) + 0.5) / width, (torch.arange(height) + 0.5) / height, indexing="xy"), -1
+    ).view(1, -1, 2)
+    monkeypatch.setattr(loss_vita, "sample_matching_points", lambda count, device: grid)
+    class_logits, mask_logits = torch.randn(5, 8), torch.randn(frames, 5, height, width) * 3
+    target = loss_vita.Target(torch.tensor([2, 6]), torch.rand(2, frames, height, width) > 0.5, torch.arange(2))
+    cost = loss_vita.matching_cost(class_logits, mask_logits, target, config)
+    for q in range(5):
+        for n in range(2):
+            x = mask_logits[:, q].double().flatten()
+            y = target.masks[n].double().flatten()
+            p = x.sigmoid()
+            bce = -(y * p.log() + (1 - y) * (1 - p).log()).mean()
+            dice = 1 - (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)
+            classes = -class_logits[q].double().softmax(0)[target.labels[n]]
+            assert cost[q, n].item() == pytest.approx((2 * classes + 5 * bce + 5 * dice).item(), rel=1e-4)
+
+
+def test_assign_is_optimal_for_any_shape():
+    for queries, instances in ((5, 3), (3, 5), (4, 0), (1, 1)):
+        cost = torch.randn(queries, instances)
+        ((rows, columns),) = loss_vita.assign([cost], "test")
+        wanted = linear_sum_assignment(cost.numpy())
+        assert np.array_equal(rows, wanted[0]) and np.array_equal(columns, wanted[1])
+
+
+def test_uncertain_points_are_the_least_certain_of_those_drawn(monkeypatch):
+    logits = torch.randn(3, 1, 8, 8)
+    drawn = [torch.rand(3, 30, 2), torch.rand(3, 3, 2)]
+    queue = iter(drawn)
+    monkeypatch.setattr(loss_vita.torch, "rand", lambda *shape, device=None: next(queue))
+    points = sample_uncertain_points(logits, num_points=10, oversample_ratio=3.0, importance_sample_ratio=0.75)
+    assert points.shape == (3, 10, 2)
+    assert torch.equal(points[:, 7:], drawn[1])
+    values = torch.nn.functional.grid_sample(logits, 2 * drawn[0][:, :, None] - 1, align_corners=False)[:, 0, :, 0]
+    for mask in range(3):
+        least = values[mask].abs().argsort()[:7]
+        assert {tuple(p) for p in points[mask, :7].tolist()} == {tuple(p) for p in drawn[0][mask, least].tolist()}
+
+
+def test_similarity_by_definition():
+    frames, videos = torch.randn(1, 1, 2, 3, 4), torch.randn(1, 1, 3, 4)
+    ids = [torch.tensor([0, 1]), torch.tensor([1])]
+    frame_targets = [loss_vita.Target(i, torch.empty(0), i) for i in ids]
+    clip = loss_vita.Target(torch.tensor([0, 1]), torch.empty(0), torch.tensor([0, 1]))
+    frame_matches = [[(torch.tensor([0, 2]), torch.tensor([1, 0])), (torch.tensor([1]), torch.tensor([0]))]]
+    video_matches = [(torch.tensor([0, 1]), torch.tensor([0, 1]))]
+    loss = loss_vita.similarity_loss(frames, videos, frame_matches, video_matches, [clip], frame_targets)
+    rows = [
+        (videos[0, 0, 0], 0),
+        (videos[0, 0, 1], 1),
+        (frames[0, 0, 0, 0], 1),
+        (frames[0, 0, 0, 2], 0),
+        (frames[0, 0, 1, 1], 1),
+    ]
+    wanted = 0.0
+    for a, i in rows:
+        for b, j in rows:
+            p = (a @ b).double().sigmoid()
+            wanted -= (p.log() if i == j else (1 - p).log()).item()
+    assert loss.item() == pytest.approx(wanted, rel=1e-4)
+
+
+# -- Memory ------------------------------------------------------------------------------------------------------------
+
+
+def test_no_mask_of_an_unmatched_query_carries_a_gradient():
+    """Nothing that autograd keeps is as large as all queries' masks over the clip."""
+    model = tiny_model(num_video_queries=50, num_queries=50).train()
+    frames, side = 3, 128
+    largest = 0
+
+    def pack(tensor):
+        nonlocal largest
+        if tensor.shape[-2:] == (side // 4, side // 4) or tensor.shape[-1:] == ((side // 4) ** 2,):
+            largest = max(largest, tensor.numel() // (side // 4) ** 2)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(torch.randn(1, frames, 3, side, side), **labels(1, frames, side, side, instances=2))
+    # maps kept: features of `frames` frames with 32 channels, and 3 layers × 2 matched masks × 3 frames
+    assert 0 < largest <= frames * 32
+
+
+# -- Divisors ----------------------------------------------------------------------------------------------------------
+
+
+def uneven_batch():
+    """Two clips, one with three instances in both frames, one with a single instance in one frame."""
+    generator = torch.Generator().manual_seed(11)
+    video = torch.randn(2, 2, 3, 64, 64, generator=generator)
+    first = torch.rand(3, 2, 64, 64, generator=generator) > 0.7
+    second = torch.zeros(1, 2, 64, 64, dtype=torch.bool)
+    second[0, 1, 5:40, 9:50] = True
+    return video, [first, second], [torch.tensor([1, 2, 3]), torch.tensor([5])]
+
+
+def test_normalizers_by_count():
+    config = tiny_model().config  # 12 frame queries, 10 video queries, 3 layers
+    _, masks, classes = uneven_batch()
+    numbers = {name: value.item() for name, value in count_loss_normalizers(config, masks, classes).items()}
+    assert numbers == pytest.approx(
+        {
+            "frame_masks": 3 + 3 + 0 + 1,
+            "frame_classes": 7 + 0.1 * (4 * 12 - 7),
+            "video_masks": 3 * (3 + 1),
+            "video_classes": 3 * (4 + 0.1 * (2 * 10 - 4)),
+            "similarity_pairs": 3 * ((3 + 3 + 3) ** 2 + (0 + 1 + 1) ** 2),
+        }
+    )
+
+
+def test_accumulated_micro_batches_equal_one_batch(monkeypatch):
+    fixed_points(monkeypatch)
+    model = tiny_model().train()
+    video, masks, classes = uneven_batch()
+    loss, whole = gradients(model, video, {"mask_labels": masks, "class_labels": classes})
+
+    counted = [count_loss_normalizers(model.config, masks[i : i + 1], classes[i : i + 1]) for i in range(2)]
+    summed = {name: counted[0][name] + counted[1][name] for name in counted[0]}
+    divisors = reduce_loss_normalizers(summed, micro_batches=2)
+    model.zero_grad()
+    total = 0.0
+    for i in range(2):
+        part = model(
+            video[i : i + 1],
+            mask_labels=masks[i : i + 1],
+            class_labels=classes[i : i + 1],
+            loss_normalizers=divisors,
+        ).loss
+        (part / 2).backward()
+        total += part.item() / 2
+    assert total == pytest.approx(loss.item(), rel=1e-5)
+    for name, parameter in model.named_parameters():
+        if name in whole:
+            scale = whole[name].abs().max().item()
+            torch.testing.assert_close(parameter.grad, whole[name], rtol=0, atol=1e-5 * max(scale, 1), msg=name)
+
+
+def _one_of_two_processes(rank: int, folder: str):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    assert torch.distributed.get_world_size() == 2
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        fixed_points(monkeypatch)
+        model = tiny_model().train()
+        parallel = torch.nn.parallel.DistributedDataParallel(model)  # also: every parameter takes part
+        video, masks, classes = uneven_batch()
+        loss = parallel(
+            video[rank : rank + 1], mask_labels=masks[rank : rank + 1], class_labels=classes[rank : rank + 1]
+        ).loss
+        loss.backward()
+        torch.distributed.all_reduce(mean := loss.detach() / 2)
+        if rank == 0:
+            grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+            torch.save({"loss": mean, "grads": grads}, f"{folder}/result.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_equal_one(monkeypatch, tmp_path):
+    mp.start_processes(_one_of_two_processes, args=(str(tmp_path),), nprocs=2, start_method="spawn")
+    result = torch.load(tmp_path / "result.pt", weights_only=True)
+    fixed_points(monkeypatch)
+    video, masks, classes = uneven_batch()
+    loss, whole = gradients(tiny_model().train(), video, {"mask_labels": masks, "class_labels": classes})
+    assert result["loss"].item() == pytest.approx(loss.item(), rel=1e-5)
+    assert result["grads"].keys() == whole.keys()
+    for name, gradient in whole.items():
+        scale = gradient.abs().max().item()
+        torch.testing.assert_close(result["grads"][name], gradient, rtol=0, atol=1e-5 * max(scale, 1), msg=name)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"use_auxiliary_loss": False}, {"use_video_auxiliary_loss": False}, {"use_similarity_head": False}],
+    ids=lambda fields: next(iter(fields)),
+)
+def test_terms_that_the_config_leaves_out(fields):
+    model = tiny_model(**fields).train()
+    out = model(torch.randn(1, 2, 3, 64, 64), **labels(1, 2, 64, 64))
+    out.loss.backward()
+    expected = {f"loss_{term}{i}" for term in ("ce", "mask", "dice") for i in ("", "_0", "_1", "_2")}
+    expected |= {f"loss_vita_{term}{i}" for term in ("ce", "mask", "dice") for i in ("", "_0", "_1")}
+    expected |= {"loss_vita_sim"}
+    if "use_auxiliary_loss" in fields:
+        expected -= {name for name in expected if name[-1].isdigit() and "vita" not in name}
+    if "use_video_auxiliary_loss" in fields:
+        expected -= {name for name in expected if name[-1].isdigit() and "vita" in name}
+    if "use_similarity_head" in fields:
+        expected -= {"loss_vita_sim"}
+    assert set(out.loss_dict) == expected
+    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
