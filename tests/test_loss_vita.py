@@ -3,8 +3,8 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from scipy.optimize import linear_sum_assignment
-from test_modeling_vita import gradients, labels, tiny_model
 
+from test_modeling_vita import gradients, labels, tiny_model
 from vita_hf import loss_vita
 from vita_hf.loss_vita import count_loss_normalizers, reduce_loss_normalizers, sample_uncertain_points
 
