@@ -1,10 +1,10 @@
 """Official checkpoints and configs → models, processors and directories."""
 
-import importlib.util
 import json
 import logging
 import os
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from PIL import Image
 from transformers import AutoModelForUniversalSegmentation, AutoVideoProcessor, SwinConfig, TimmBackboneConfig
 
 import vita_hf
+from vita_hf import cli
 from vita_hf.backbones import VitaResNetConfig
 from vita_hf.conversion import convert_checkpoint, convert_state_dict, load_original_checkpoint
 from vita_hf.detectron2_config import config_from_detectron2, processor_from_detectron2, read_detectron2_yaml
@@ -575,38 +576,42 @@ def test_code_in_the_model_card_runs(tmp_path, capsys):
 # Command line
 
 
-def run_script(monkeypatch, *arguments) -> None:
-    spec = importlib.util.spec_from_file_location("convert_checkpoint_script", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    monkeypatch.setattr(sys, "argv", ["convert_checkpoint.py", *map(str, arguments)])
-    script.main()
+@pytest.fixture(params=["vita-hf convert", "scripts/convert_checkpoint.py"])
+def run_script(request, monkeypatch):
+    def run(*arguments) -> None:
+        if request.param == "vita-hf convert":
+            cli.main(["convert", *map(str, arguments)])
+        else:
+            monkeypatch.setattr(sys, "argv", ["convert_checkpoint.py", *map(str, arguments)])
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+
+    return run
 
 
-def test_script(tmp_path, monkeypatch, capsys):
+def test_script(tmp_path, run_script, capsys):
     arguments = [SWIN["weights"], "--config", SWIN["config_file"], "--output", tmp_path / "out"]
-    run_script(monkeypatch, *arguments)
+    run_script(*arguments)
     assert capsys.readouterr().out == f"Written: {tmp_path / 'out'}\n"
     with pytest.raises(SystemExit) as stop:
-        run_script(monkeypatch, *arguments)
+        run_script(*arguments)
     assert stop.value.code == 1
     assert capsys.readouterr().err == f"error: output directory is not empty: {tmp_path / 'out'}\n"
-    run_script(monkeypatch, *arguments, "--overwrite")
+    run_script(*arguments, "--overwrite")
 
 
-def test_script_errors(tmp_path, monkeypatch, capsys):
+def test_script_errors(tmp_path, run_script, capsys):
     for arguments, message in [
         (["gone.pth", "--recipe", "ovis-r50"], "error: no such checkpoint: gone.pth\n"),
         ([SWIN["weights"], "--recipe", "ovis"], "error: recipe: expected one of "),
         ([SWIN["weights"], "--config", "gone.yaml"], "error: no such config file: "),
     ]:
         with pytest.raises(SystemExit) as stop:
-            run_script(monkeypatch, *arguments, "--output", tmp_path / "out")
+            run_script(*arguments, "--output", tmp_path / "out")
         assert stop.value.code == 1
         error = capsys.readouterr().err
         assert error.startswith(message)
         assert error.count("\n") == 1
     with pytest.raises(SystemExit) as stop:
-        run_script(monkeypatch, "--help")
+        run_script("--help")
     assert stop.value.code == 0
     assert "--recipe ytvis2019-r50 --output vita-r50-ytvis2019" in capsys.readouterr().out

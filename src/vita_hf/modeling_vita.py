@@ -777,6 +777,8 @@ class VitaPreTrainedModel(Mask2FormerPreTrainedModel):
             init.kaiming_uniform_(module.weight, a=1)
             if module.bias is not None:
                 init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight)
         elif isinstance(module, Mask2FormerPredictionBlock):
             pass  # its nn.Linear above
         else:
