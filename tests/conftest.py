@@ -8,9 +8,6 @@ from safetensors.torch import load_file
 
 from vita_hf.conversion import load_original_checkpoint
 
-# The models here are tiny: a second thread costs more than it brings, by far when the cores have other work.
-torch.set_num_threads(1)
-
 GOLDEN = Path(__file__).parent / "golden"
 VARIANTS = ("r50", "swin", "r50_nowin")
 
