@@ -1,21 +1,36 @@
 """Run-length encoded masks: reading them in every form, and overlaps of whole tracks without decoding to pixels.
 
-A mask is stored column by column (COCO's order) as the lengths of alternating runs of background and object. pycocotools
-works on one frame at a time, which makes Python the bottleneck of a video metric; here the strings of many frames are
-decoded in one go with numpy, and a track (an object's masks over all frames of a video) is a list of vertical segments:
-(column, top, bottom), where columns are counted through the frames, so that frame t begins at column t·width.
+A mask is stored column by column (COCO's order) as the lengths of alternating runs of background and object.
+pycocotools works on one frame at a time, which makes Python the bottleneck of a video metric; here the strings of many
+frames are decoded in one go with numpy, and a track (an object's masks over all frames of a video) is a list of
+vertical segments: (column, top, bottom), where columns are counted through the frames, so that frame t begins at column
+t·width.
 """
 
+import struct
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from pycocotools import mask as mask_utils
 
+from .validation import shorten
+
 # The compressed form writes a number in base 32, low digits first, each as the character 48 + digit, plus 32 while more
 # digits follow. The 3rd and later numbers of a mask are differences to the number two places before.
 MAX_DIGITS = 6  # 30 signed bits
-MAX_PIXELS = 1 << 29
+MAX_PIXELS = 1 << 29  # of a frame
+
+# Text decoded at a time: larger batches lose more to cache misses than they win by fewer calls.
+BATCH_CHARACTERS = 200_000
+
+# Little-endian whatever the machine: pairs of 32-bit numbers are summed as 64-bit ones.
+INT32, INT64 = np.dtype("<i4"), np.dtype("<i8")
+
+# For bytes.translate: last digits become their signed value, the others are left out.
+LAST_DIGITS = bytes(((((c - 48) & 31) ^ 16) - 16) & 255 for c in range(256))
+OTHER_DIGITS = bytes(range(80, 112))
 
 
 class RunLengthError(ValueError):
@@ -26,37 +41,50 @@ class RunLengthError(ValueError):
         super().__init__("; ".join(f"mask {index}: {problem}" for index, problem in problems.items()))
 
 
-class Track(NamedTuple):
-    """One object's masks over a video, both as runs of pixels and as vertical segments.
+class DecodedTracks(NamedTuple):
+    """Run lengths of n tracks of one video.
 
     Attributes:
-        bounds: `(2P,)` increasing; the object is in the pixels `[bounds[2i], bounds[2i + 1])`, counted column by column
-            through all frames, so that frame t begins at t·height·width.
-        column: `(S,)` the same runs cut where a column ends: position of the segment's column among all frames'
-            columns, `t·width + x`.
-        top: `(S,)` first row of the object in that column.
-        bottom: `(S,)` row after the last one; segments with `top == bottom` are empty and count for nothing.
-        area: number of pixels over all frames.
+        pairs: `(P, 2)` int32, lengths of a run of background and of the run of object after it (0 where there is none).
+        starts: `(n + 1,)` int64, the tracks' first rows in `pairs`, and P.
+        areas: `(n, T)` int64, pixels of the object in each frame.
     """
 
-    bounds: np.ndarray
+    pairs: np.ndarray
+    starts: np.ndarray
+    areas: np.ndarray
+
+
+class Segments(NamedTuple):
+    """The masks of n tracks of one video as vertical segments.
+
+    Attributes:
+        column: `(S,)` int64, the segment's column counted through all frames, `t·width + x`, increasing in each track.
+        top: `(S,)` first row of the object in that column.
+        bottom: `(S,)` row after the last one; segments with `top == bottom` are empty and count for nothing.
+        starts: `(n + 1,)` int64, the tracks' first segments, and S. No track is without.
+    """
+
     column: np.ndarray
     top: np.ndarray
     bottom: np.ndarray
-    area: int
+    starts: np.ndarray
 
 
 class IndexedTrack(NamedTuple):
-    """A track prepared for being intersected with many others, see `index_track`.
+    """A track whose segments are found by column, see `index_track`.
 
     Attributes:
-        tops, bottoms: `(T·width + 1,)` rows of one segment of each column, `top == bottom` where there is none.
-        rest: `(2, R)` int64, first and last-plus-one pixel of the segments that found their column taken.
+        rows: `(T·width + 1,)` int64, the last segment of each column as `top + bottom·2^32`, 0 where there is none.
+        is_crowded: `(T·width + 1,)` bool, the M columns with further segments.
+        place: `(T·width + 1,)` int32, the place of these columns in `more`.
+        more: `(L, M)` int64, their up to L further segments.
     """
 
-    tops: np.ndarray
-    bottoms: np.ndarray
-    rest: np.ndarray
+    rows: np.ndarray
+    is_crowded: np.ndarray
+    place: np.ndarray
+    more: np.ndarray
 
 
 @lru_cache(maxsize=16)
@@ -65,17 +93,20 @@ def empty_mask(pixels: int) -> str:
     return mask_utils.frPyObjects({"size": [pixels, 1], "counts": [pixels]}, pixels, 1)["counts"].decode("ascii")
 
 
-def read_segmentation(segmentation, height: int, width: int) -> str:
-    """Compressed counts of one frame's segmentation, whatever its form.
+def read_segmentation(segmentation, height: int, width: int) -> str | list[int]:
+    """Counts of one frame's segmentation, whatever its form.
 
     Args:
-        segmentation: `None` or `[]` (the object is absent), an RLE `{"size": [height, width], "counts": …}` whose counts
-            are a string, bytes or a list of run lengths, or a list of polygons `[[x0, y0, x1, y1, …], …]` in pixels.
+        segmentation: `None` or `[]` (the object is absent), an RLE `{"size": [height, width], "counts": …}` whose
+            counts are a string, bytes or a list of run lengths, or a list of polygons `[[x0, y0, x1, y1, …], …]` in
+            pixels.
         height, width: the frame's size.
 
+    Returns:
+        Compressed counts, or run lengths where the segmentation has these. Their content is looked at by `decode`.
+
     Raises:
-        ValueError: the form is unknown, the size differs, run lengths or polygons are malformed. A string's content is
-            not looked at: `decode` does that.
+        ValueError: the form is unknown, the size differs, or polygons are malformed.
     """
     if segmentation is None or (isinstance(segmentation, (list, tuple)) and not segmentation):
         return empty_mask(height * width)
@@ -84,40 +115,19 @@ def read_segmentation(segmentation, height: int, width: int) -> str:
     if not isinstance(segmentation, dict) or "counts" not in segmentation or "size" not in segmentation:
         raise ValueError(
             "expected null, an RLE with `size` and `counts`, or a list of polygons, "
-            f"got {_shorten(segmentation)} ({type(segmentation).__name__})"
+            f"got {shorten(segmentation)} ({type(segmentation).__name__})"
         )
     size = segmentation["size"]
     if not isinstance(size, (list, tuple)) or [*size] != [height, width]:
-        raise ValueError(f"the RLE has size {_shorten(size)}, the video [height, width] = {[height, width]}")
+        raise ValueError(f"the RLE has size {shorten(size)}, the video [height, width] = {[height, width]}")
     counts = segmentation["counts"]
     if isinstance(counts, bytes):
         return counts.decode("latin-1")  # never fails: other characters are reported with the rest by `decode`
     if isinstance(counts, str):
         return counts
     if isinstance(counts, (list, tuple, np.ndarray)):
-        return _read_run_lengths(counts, height, width)
+        return list(counts)
     raise ValueError(f"RLE counts must be a string, bytes or a list of run lengths, got {type(counts).__name__}")
-
-
-def _shorten(value, limit: int = 60) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _read_run_lengths(counts, height: int, width: int) -> str:
-    try:
-        runs = np.asarray(counts, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"RLE run lengths must be integers, got {_shorten(counts)}") from None
-    # NaN fails every comparison, so it ends here too.
-    if runs.ndim != 1 or not ((runs >= 0) & (runs == np.floor(runs))).all():
-        raise ValueError(f"RLE run lengths must be integers >= 0, got {_shorten(counts)}")
-    if runs.sum() != height * width:
-        raise ValueError(
-            f"corrupt RLE: run lengths add up to {runs.sum():.0f}, expected height·width = {height * width}"
-        )
-    rle = {"size": [height, width], "counts": runs.astype(np.uint32)}
-    return mask_utils.frPyObjects(rle, height, width)["counts"].decode("ascii")
 
 
 def _read_polygons(polygons, height: int, width: int) -> str:
@@ -129,20 +139,19 @@ def _read_polygons(polygons, height: int, width: int) -> str:
             xy = np.empty(0)
         if xy.ndim != 1 or xy.size < 6 or xy.size % 2 or not np.isfinite(xy).all():
             raise ValueError(
-                f"polygon {index}: expected at least three points [x0, y0, x1, y1, …] of finite numbers, "
-                f"got {_shorten(polygon)}"
+                f"polygon {index}: expected at least three points [x0, y0, …] of finite numbers, got {shorten(polygon)}"
             )
         points.append(xy.tolist())
     merged = mask_utils.merge(mask_utils.frPyObjects(points, height, width))
     return merged["counts"].decode("ascii")
 
 
-def decode(strings: list[str], pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Decodes the compressed counts of many masks of one size at once.
+def decode(masks: list[str | list[int]], pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Decodes many masks of one size at once.
 
     Args:
-        strings: K compressed counts.
-        pixels: height·width of every mask, below 2^29.
+        masks: K times compressed counts or run lengths, as `read_segmentation` gives them.
+        pixels: height·width of every mask, at most 2^29.
 
     Returns:
         pairs: `(P, 2)` int32, lengths of a run of background and of the run of object after it (0 where there is none).
@@ -153,10 +162,53 @@ def decode(strings: list[str], pixels: int) -> tuple[np.ndarray, np.ndarray, np.
         RunLengthError: with a message for every mask whose counts are no valid RLE of `pixels` pixels.
     """
     try:
-        return _decode(strings, pixels)
+        if {*map(type, masks)} == {str}:
+            return _decode(masks, pixels)
+        blank = empty_mask(pixels)
+        if all(type(mask) is list or mask == blank for mask in masks):
+            return _pair_runs([[pixels] if mask == blank else mask for mask in masks], pixels)
     except (_Corrupt, UnicodeEncodeError):
-        problems = {i: problem for i, s in enumerate(strings) if (problem := explain_corruption(s, pixels))}
-        raise RunLengthError(problems) from None
+        raise RunLengthError(
+            {index: problem for index, mask in enumerate(masks) if (problem := explain_corruption(mask, pixels))}
+        ) from None
+    parts = [decode([mask], pixels) for mask in masks]  # both forms in one track: valid, but nobody's habit
+    sizes = [len(pairs) for pairs, _, _ in parts]
+    pairs, _, areas = (np.concatenate(column) for column in zip(*parts))
+    return pairs, np.concatenate(([0], np.cumsum(sizes))), areas
+
+
+def decode_tracks(tracks: list[list[str | list[int]]], pixels: int) -> Iterator[DecodedTracks | RunLengthError]:
+    """Decodes tracks of one video, as many at a time as make good use of numpy and of the processor's cache.
+
+    Args:
+        tracks: the masks of each track's T frames.
+        pixels: height·width of every mask, at most 2^29.
+
+    Yields:
+        The tracks in their order, one or several at a time; for a track that cannot be read the error, which names its
+        frames.
+    """
+    first = 0
+    while first < len(tracks):
+        last, length = first, 0
+        while last < len(tracks) and length < BATCH_CHARACTERS:
+            length += sum(map(len, tracks[last]))
+            last += 1
+        try:
+            yield _decode_batch(tracks[first:last], pixels)
+        except RunLengthError:
+            for track in tracks[first:last]:
+                try:
+                    yield _decode_batch([track], pixels)
+                except RunLengthError as error:
+                    yield error
+        first = last
+
+
+def _decode_batch(tracks: list[list[str | list[int]]], pixels: int) -> DecodedTracks:
+    pairs, starts, areas = decode([mask for track in tracks for mask in track], pixels)
+    num_frames = len(tracks[0])
+    return DecodedTracks(pairs, starts[::num_frames], areas.reshape(-1, num_frames))
 
 
 class _Corrupt(Exception):
@@ -165,152 +217,237 @@ class _Corrupt(Exception):
 
 def _decode(strings: list[str], pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # A "0" after each mask: almost all have an odd number of runs (they end with background), so that with the extra
-    # one every mask fills whole (background, object) pairs.
-    code = np.frombuffer(("0".join(strings) + "0").encode("ascii"), np.uint8) - np.uint8(48)
-    string_ends = np.cumsum(np.fromiter(map(len, strings), np.int64, len(strings)) + 1)
-    is_last_digit = code < 32
-    last_digits = np.flatnonzero(is_last_digit)
-    number_ends = np.searchsorted(last_digits, string_ends)
-    unpaired = np.diff(number_ends, prepend=0) & 1
-    if unpaired.any():
-        string_ends += np.cumsum(unpaired)
-        strings = [s + "0" if extra else s for s, extra in zip(strings, unpaired.tolist())]
-        code = np.frombuffer(("0".join(strings) + "0").encode("ascii"), np.uint8) - np.uint8(48)
-        is_last_digit = code < 32
-        last_digits = np.flatnonzero(is_last_digit)
-        number_ends = np.searchsorted(last_digits, string_ends)
-    # The byte before the pads closes the last real number; `code` wrapped around below 48, so one test finds both ends.
-    if code.max() > 63 or not is_last_digit[string_ends - 2 - unpaired].all():
-        raise _Corrupt
-
-    # The last digit holds the sign; other digits are rare, so they are added where they are, one place at a time.
-    values = (((code & 31) ^ 16).view(np.int8) - np.int8(16)).take(last_digits).astype(np.int32)
-    other_digits = np.flatnonzero(~is_last_digit)
-    nearest = np.flatnonzero(is_last_digit[other_digits + 1])
-    place = other_digits[nearest]
-    number = place - nearest  # as many numbers end before `place` as there are bytes before it that are last digits
-    for _ in range(MAX_DIGITS):
-        if not place.size:
-            break
-        values[number] = (values[number] << 5) | (code[place] & 31)
-        more = code[place - 1] > 31  # at place 0 this looks at the very last byte, a pad
-        place, number = place[more] - 1, number[more]
-    else:
-        raise _Corrupt
+    # one every mask fills whole (background, object) pairs. Those with an even number get a second one.
+    lengths = np.fromiter(map(len, strings), np.int64, len(strings)) + 1
+    text, more_follows, counts = _scan(strings, lengths)
+    extra = counts & 1
+    if extra.any():
+        strings = [s + "0" if pad else s for s, pad in zip(strings, extra.tolist())]
+        lengths += extra
+        text, more_follows, counts = _scan(strings, lengths)
+    values = _read_numbers(text, more_follows)
 
     pairs = values.reshape(-1, 2)
-    ends = number_ends >> 1
+    ends = np.cumsum(counts >> 1)
     starts = np.concatenate(([0], ends))
-    # The 3rd number is no difference to the 1st, and no mask continues the one before: with both undone in place, one
-    # running sum over all masks turns differences into lengths.
-    second = starts[:-1][np.diff(starts) > 1]
-    pairs[second + 1, 0] -= pairs[second, 0]
-    totals = np.add.reduceat(pairs, starts[:-1], axis=0)
-    pairs[starts[1:-1]] -= totals[:-1]
-    np.cumsum(pairs, axis=0, out=pairs)
-    pairs[ends - 1, 1] = 0  # the pads
-    pairs[ends[unpaired > 0] - 1, 0] = 0
+    # The 3rd number is no difference to the 1st: made one, everything is a running sum within its mask.
+    second = starts[:-1][counts > 2] + 1
+    pairs[second, 0] -= pairs[second - 1, 0]
+    # Both sums of a pair in one 64-bit number, background + object·2^32. Read as such, a negative background has
+    # borrowed 2^32 from its neighbour, which is given back first.
+    both = values.view(INT64)
+    borrowed = both & 0x80000000
+    borrowed <<= 1
+    both -= borrowed
+    np.cumsum(both, out=both)
+    before = both.take(starts[:-1] - 1)
+    before[0] = 0
+    both -= np.repeat(before, counts >> 1)
+    pairs[ends - 1, 1] = 0
+    pairs[ends[extra > 0] - 1, 0] = 0
 
-    sums = np.add.reduceat(pairs, starts[:-1], axis=0, dtype=np.int64)
-    if pairs.min() < 0 or (sums.sum(axis=1) != pixels).any():
+    if pairs.min() < 0 or pairs.max() > pixels:
         raise _Corrupt
-    return pairs, starts, sums[:, 1]
+    sums = np.add.reduceat(both, starts[:-1])
+    areas = sums >> 32
+    if ((sums & 0xFFFFFFFF) + areas != pixels).any():
+        raise _Corrupt
+    return pairs, starts, areas
 
 
-def explain_corruption(string: str, pixels: int) -> str | None:
-    """What is wrong with compressed counts that should cover `pixels` pixels, in words; `None` if nothing is."""
-    runs, value, digits = [], 0, 0
-    for position, character in enumerate(string):
-        code = ord(character) - 48
-        if not 0 <= code < 64:
-            return f"corrupt RLE: character {character!r} at position {position} of its counts is not part of the format"
-        value |= (code & 31) << (5 * digits)
-        digits += 1
-        if digits > MAX_DIGITS:
-            return f"corrupt RLE: a number of more than {MAX_DIGITS} digits at position {position} of its counts"
-        if code < 32:
-            if code & 16:
-                value -= 1 << (5 * digits)
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            if runs[-1] < 0:
-                return f"corrupt RLE: run {len(runs) - 1} has the negative length {runs[-1]}"
-            value, digits = 0, 0
-    if digits:
-        return "corrupt RLE: its counts end in the middle of a number (cut off?)"
+def _scan(strings: list[str], lengths: np.ndarray) -> tuple[bytes, np.ndarray, np.ndarray]:
+    """Joins the strings with a "0" after each, `lengths` counting it.
+
+    Returns the text, the positions in it of digits that others of the same number follow, and how many numbers there
+    are in each string.
+    """
+    text = ("0".join(strings) + "0").encode("ascii")
+    code = np.frombuffer(text, np.uint8)
+    if code.min() < 48 or code.max() > 111:
+        raise _Corrupt
+    more_follows = np.flatnonzero(code >= 80)
+    ends = np.cumsum(lengths)
+    if (code.take(ends[lengths > 1] - 2) >= 80).any():  # the last character before the "0"
+        raise _Corrupt
+    return text, more_follows, lengths - np.diff(np.searchsorted(more_follows, ends), prepend=0)
+
+
+def _read_numbers(text: bytes, more_follows: np.ndarray) -> np.ndarray:
+    """The signed numbers written in `text`, int32, differences not yet undone."""
+    # All last digits first, with the sign that their highest bit is. As many numbers end before a position as there are
+    # positions before it less those in `more_follows`.
+    values = np.frombuffer(text.translate(LAST_DIGITS, OTHER_DIGITS), np.int8).astype(INT32)
+    if not more_follows.size:
+        return values
+    digits = (np.frombuffer(text, np.uint8).take(more_follows) & 31) ^ 16
+    numbers = more_follows - np.arange(more_follows.size)
+    # The other digits of one number stand side by side, the lowest first: the highest of each number is appended, then
+    # the one before it of those that have one, and so on. (`repeat` or `reduceat` are slow where the parts are short.)
+    is_highest = np.append(numbers[1:] != numbers[:-1], True)
+    here = np.flatnonzero(is_highest)
+    for _ in range(MAX_DIGITS - 1):
+        number = numbers.take(here)
+        values[number] = (values.take(number) << 5) | digits.take(here)
+        here -= 1  # −1 for the very first, which is the last entry: a highest digit
+        here = here.take(np.flatnonzero(~is_highest.take(here)))
+        if not here.size:
+            return values
+    raise _Corrupt
+
+
+def _pair_runs(masks: list[list[int]], pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    parts = []
+    for mask in masks:
+        try:
+            parts.append(struct.pack(f"{len(mask)}q", *mask))  # a third of the time that array or numpy take
+        except struct.error:
+            raise _Corrupt from None
+        if len(mask) & 1:
+            parts.append(bytes(8))
+    sizes = [len(mask) + 1 >> 1 for mask in masks]
+    if 0 in sizes:
+        raise _Corrupt
+    pairs = np.frombuffer(b"".join(parts), np.int64).reshape(-1, 2)
+    starts = np.concatenate(([0], np.cumsum(sizes)))
+    if pairs.min() < 0 or pairs.max() > pixels:
+        raise _Corrupt
+    areas = np.add.reduceat(pairs[:, 1], starts[:-1])
+    if (np.add.reduceat(pairs[:, 0], starts[:-1]) + areas != pixels).any():
+        raise _Corrupt
+    return pairs.astype(INT32), starts, areas
+
+
+def explain_corruption(mask: str | list[int], pixels: int) -> str | None:
+    """What is wrong with counts that should cover `pixels` pixels, in words; `None` if nothing is."""
+    if isinstance(mask, str):
+        runs = []
+        problem = _explain_string(mask, runs)
+        if problem:
+            return f"corrupt RLE: {problem}"
+    else:
+        runs = mask
+        wrong = [run for run in runs if isinstance(run, bool) or not isinstance(run, (int, np.integer))]
+        if wrong:
+            return f"corrupt RLE: run lengths must be integers, got {shorten(wrong[0])}"
+    negative = [index for index, run in enumerate(runs) if run < 0]
+    if negative:
+        return f"corrupt RLE: run {negative[0]} has the negative length {runs[negative[0]]}"
     if sum(runs) != pixels:
         return f"corrupt RLE: run lengths add up to {sum(runs)}, expected height·width = {pixels}"
     return None
 
 
-def make_track(pairs: np.ndarray, area: int, height: int, num_columns: int) -> Track:
-    """The track of the masks in `pairs`, the part of `decode`'s result that belongs to one object's T frames.
+def _explain_string(string: str, runs: list[int]) -> str | None:
+    """Decodes `string` into `runs` and says where that fails."""
+    value, digits = 0, 0
+    for position, character in enumerate(string):
+        code = ord(character) - 48
+        if not 0 <= code < 64:
+            return f"character {character!r} at position {position} of its counts is not part of the format"
+        value |= (code & 31) << (5 * digits)
+        digits += 1
+        if digits > MAX_DIGITS:
+            return f"a number of more than {MAX_DIGITS} digits at position {position} of its counts"
+        if code < 32:
+            if code & 16:
+                value -= 1 << (5 * digits)
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value, digits = 0, 0
+    return "its counts end in the middle of a number (cut off?)" if digits else None
+
+
+def make_segments(pairs: np.ndarray, starts: np.ndarray, height: int, num_columns: int) -> Segments:
+    """Cuts the runs of n tracks where columns end.
 
     Args:
-        pairs: `(P, 2)` int32 run lengths of all T frames one after the other.
-        area: pixels of the object over all frames.
+        pairs, starts: run lengths as in `DecodedTracks`; changed for a moment.
         height: rows of a frame.
         num_columns: T·width.
     """
+    num_tracks = len(starts) - 1
+    # 32 bits halve the time; only very long videos do not fit.
     dtype = np.int32 if height * num_columns < 2**31 else np.int64
-    bounds = np.cumsum(pairs.reshape(-1), dtype=dtype)
-    return Track(bounds, *_split_at_columns(bounds[0::2], bounds[1::2], height), int(area))
-
-
-def _split_at_columns(begin: np.ndarray, end: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Runs `[begin, end)` of pixels in column-major order as segments (column, top, bottom), none over two columns."""
-    column = begin // height
-    first_pixel = column * height
-    top, bottom = begin - first_pixel, end - first_pixel
-    long = np.flatnonzero(bottom > height)
-    if long.size:
-        # The first column keeps its place in the arrays; the further ones of all long runs are appended.
+    pixels = height * num_columns
+    if dtype is np.int64:
+        pairs = pairs.astype(dtype)
+    # Without the pixels of the track before, each track's first run begins at 0 again.
+    firsts = starts[1:-1]
+    pairs[firsts, 0] -= pixels
+    ends = np.cumsum(pairs.reshape(-1), dtype=dtype)
+    pairs[firsts, 0] += pixels
+    begin = ends[0::2].copy()
+    column = begin // dtype(height)
+    first_pixel = column * dtype(height)
+    top, bottom = begin - first_pixel, ends[1::2] - first_pixel
+    column = column.astype(np.int64)
+    if bottom.max(initial=0) > height:
+        # Runs over several columns. What they add is put in its place by sorting, which keeps the tracks apart.
+        long = np.flatnonzero(bottom > height)
         further = (bottom[long] - 1) // height
-        run = np.repeat(np.arange(long.size), further)
+        run = np.repeat(long, further)
         step = np.arange(run.size) - np.repeat(np.cumsum(further) - further, further) + 1
-        extra_bottom = np.minimum(bottom[long][run] - step * height, height)
+        further_bottom = np.minimum(bottom[run] - step * height, height).astype(dtype)
         bottom[long] = height
-        column = np.concatenate([column, (column[long][run] + step).astype(column.dtype)])
-        top = np.concatenate([top, np.zeros(run.size, top.dtype)])
-        bottom = np.concatenate([bottom, extra_bottom.astype(bottom.dtype)])
-    return column, top, bottom
+        added = np.diff(np.searchsorted(run, starts))
+        column = np.concatenate([column, column[run] + step])
+        track = np.concatenate(
+            [np.repeat(np.arange(num_tracks), np.diff(starts)), np.repeat(np.arange(num_tracks), added)]
+        )
+        order = np.lexsort((column, track))
+        column = column[order]
+        top = np.concatenate([top, np.zeros_like(further_bottom)])[order]
+        bottom = np.concatenate([bottom, further_bottom])[order]
+        starts = starts + np.concatenate(([0], np.cumsum(added)))
+    return Segments(column, top, bottom, starts)
 
 
-def index_track(track: Track, height: int, num_columns: int) -> IndexedTrack:
-    """Prepares a track for `intersection`.
+def index_track(segments: Segments, num_columns: int) -> IndexedTrack:
+    """Prepares a single track for being intersected with others of its video.
 
     Args:
-        track: the track.
-        height: rows of a frame.
+        segments: of one track.
         num_columns: T·width of its video.
     """
-    filled = np.flatnonzero(track.bottom > track.top)
-    column, top, bottom = track.column[filled], track.top[filled], track.bottom[filled]
-    # One more column than there are: empty segments at the end of the last frame lie there.
-    owner = np.zeros(num_columns + 1, np.int64)
-    owner[column] = np.arange(filled.size)
-    tops, bottoms = np.zeros(num_columns + 1, np.int32), np.zeros(num_columns + 1, np.int32)
-    tops[column], bottoms[column] = top[owner[column]], bottom[owner[column]]
-    left = owner[column] != np.arange(filled.size)
-    first_pixel = column[left].astype(np.int64) * height
-    return IndexedTrack(tops, bottoms, np.stack([first_pixel + top[left], first_pixel + bottom[left]]))
+    column, top, bottom, _ = segments
+    packed = np.empty((column.size, 2), INT32)
+    packed[:, 0], packed[:, 1] = top, bottom
+    packed = packed.view(INT64).reshape(-1)
+    # One column more than there are, for the empty segments at the end of the last frame. Of several segments in one
+    # column the last assignment, and so the last segment, wins.
+    rows = np.zeros(num_columns + 1, INT64)
+    rows[column] = packed
+    is_crowded = np.zeros(num_columns + 1, bool)
+    place = np.zeros(num_columns + 1, np.int32)
+
+    others = np.flatnonzero(column[1:] == column[:-1])
+    if not others.size:
+        return IndexedTrack(rows, is_crowded, place, np.zeros((0, 0), INT64))
+    column = column.take(others)
+    is_new = np.append(True, column[1:] != column[:-1])
+    first = np.flatnonzero(is_new)
+    rank = np.cumsum(is_new) - 1
+    layer = np.arange(others.size) - first.take(rank)
+    is_crowded[column] = True
+    place[column] = rank
+    more = np.zeros((layer.max() + 1, first.size), INT64)
+    more[layer, rank] = packed.take(others)
+    return IndexedTrack(rows, is_crowded, place, more)
 
 
-def intersection(track: Track, other: IndexedTrack) -> int:
-    """Number of pixels, over all frames, that two tracks of the same video share."""
-    shared = np.minimum(track.bottom, other.bottoms.take(track.column))
-    shared -= np.maximum(track.top, other.tops.take(track.column))
-    total = int(np.maximum(shared, 0, out=shared).sum(dtype=np.int64))
-    if other.rest.size:
-        total += int(np.subtract(*_pixels_before(track.bounds, other.rest[::-1])).sum())
-    return total
+def intersections(segments: Segments, other: IndexedTrack) -> np.ndarray:
+    """`(n,)` int64, pixels over all frames that each of n tracks shares with another one of the same video."""
+    column, top, bottom, starts = segments
+    shared = _shared_rows(top, bottom, other.rows.take(column))
+    if len(other.more):
+        here = np.flatnonzero(other.is_crowded.take(column))
+        place = other.place.take(column.take(here))
+        top, bottom = top.take(here), bottom.take(here)
+        shared[here] += sum(_shared_rows(top, bottom, layer.take(place)) for layer in other.more)
+    return np.add.reduceat(shared, starts[:-1], dtype=np.int64)
 
 
-def _pixels_before(bounds: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """How many of a track's pixels lie before each of `positions` (int64, any shape)."""
-    before = np.concatenate(([0], np.cumsum(bounds[1::2] - bounds[0::2], dtype=np.int64)))
-    passed = np.searchsorted(bounds, positions.astype(bounds.dtype), side="right")
-    inside = np.flatnonzero(passed & 1)
-    count = before[passed >> 1]
-    flat = count.reshape(-1)
-    flat[inside] += positions.reshape(-1)[inside] - bounds[passed.reshape(-1)[inside] - 1]
-    return count
+def _shared_rows(top: np.ndarray, bottom: np.ndarray, packed: np.ndarray) -> np.ndarray:
+    other = packed.view(INT32)
+    rows = np.minimum(bottom, other[1::2])
+    rows -= np.maximum(top, other[0::2])
+    return np.maximum(rows, 0, out=rows)

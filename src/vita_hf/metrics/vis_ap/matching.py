@@ -1,0 +1,190 @@
+"""From IoU tables to average precision and recall: COCO's rules, for all thresholds and filters at once."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0.0, 1.0, 101)
+MAX_DETECTIONS = (1, 10, 100)
+
+# Ground-truth filters: name → (area range, occlusion range), inclusive at both ends. Objects outside are ignored.
+# Predictions outside the area range are ignored too unless they match; occlusion filters leave predictions alone.
+AREA_RANGES = {
+    "all": (0, 1e10),
+    "small": (0, 128**2),
+    "medium": (128**2, 256**2),
+    "large": (256**2, 1e10),
+}
+OCCLUSION_RANGES = {"slight": (0, 0.25), "moderate": (0.25, 0.5), "heavy": (0.5, 1)}
+FILTERS = (*AREA_RANGES, *OCCLUSION_RANGES)
+
+
+class Group(NamedTuple):
+    """Predictions of one category in one video, highest score first, equal scores in the order of their arrival.
+
+    Attributes:
+        scores: `(D,)` float64.
+        areas: `(D,)` float64, mean of each prediction's non-zero mask areas.
+        ious: `(D, G)` float64 with the category's objects in the video, in the file's order.
+    """
+
+    scores: np.ndarray
+    areas: np.ndarray
+    ious: np.ndarray
+
+    def join(self, other: "Group") -> "Group":
+        """Both, cut to as many as can count; at equal scores the first group's come first."""
+        columns = [np.concatenate(pair) for pair in zip(self, other)]
+        order = np.argsort(-columns[0], kind="stable")[: MAX_DETECTIONS[-1]]
+        return Group(*(column[order] for column in columns))
+
+
+class Objects(NamedTuple):
+    """Annotated objects of one category in one video.
+
+    Attributes:
+        is_crowd: `(G,)` bool.
+        is_ignored: `(F, G)` bool, by filter, crowds included.
+    """
+
+    is_crowd: np.ndarray
+    is_ignored: np.ndarray
+
+
+class CategoryScores(NamedTuple):
+    """Results of one category, −1 where a filter leaves no object.
+
+    Attributes:
+        precision: `(F, T)` mean over recall points, by filter and IoU threshold, at most 100 predictions a video.
+        recall: `(M, F, T)` by number of predictions a video, filter and threshold.
+    """
+
+    precision: np.ndarray
+    recall: np.ndarray
+
+
+def describe_objects(areas, occlusions, is_crowd) -> Objects:
+    """Applies the filters to the G objects of one category in one video.
+
+    Args:
+        areas: `(G,)` mean areas in pixels.
+        occlusions: `(G,)` 0 to 1, NaN where unknown: such objects are ignored by all occlusion filters.
+        is_crowd: `(G,)` bool.
+    """
+    areas, occlusions = np.asarray(areas, np.float64), np.asarray(occlusions, np.float64)
+    crowd = np.asarray(is_crowd, bool)
+    inside = [(low <= areas) & (areas <= high) for low, high in AREA_RANGES.values()]
+    inside += [(low <= occlusions) & (occlusions <= high) for low, high in OCCLUSION_RANGES.values()]
+    return Objects(crowd, ~np.stack(inside) | crowd)
+
+
+def match(ious: np.ndarray, objects: Objects) -> tuple[np.ndarray, np.ndarray]:
+    """Matches predictions to objects, best score first, each to the free object of highest IoU.
+
+    An object that counts is preferred to any ignored one; at equal IoU the later one in the file wins; crowds are never
+    used up.
+
+    Args:
+        ious: `(D, G)`, predictions in descending order of score.
+        objects: the G objects.
+
+    Returns:
+        `(F, T, D)` bool: whether each prediction is matched, and whether it is so to an ignored object.
+    """
+    shape = len(FILTERS), len(IOU_THRESHOLDS)
+    num_predictions, num_objects = ious.shape
+    matched = np.zeros((*shape, num_predictions), bool)
+    to_ignored = np.zeros_like(matched)
+    if not num_objects:
+        return matched, to_ignored
+    thresholds = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)
+    if num_objects == 1:  # the common case: the first prediction that fits has it, a crowd has them all
+        fits = ious[:, 0] >= thresholds[:, None]
+        matched[:] = fits if objects.is_crowd[0] else fits & (np.cumsum(fits, axis=1) == 1)
+        return matched, matched & objects.is_ignored[:, :, None]
+    is_free = np.ones((*shape, num_objects), bool)
+    counts = ~objects.is_ignored[:, None]
+    for prediction in np.flatnonzero(ious.max(axis=1) >= thresholds[0]):
+        row = ious[prediction]
+        best_first = np.argsort(row, kind="stable")[::-1]
+        fits = is_free & (row >= thresholds[:, None])
+        preferred = fits & counts
+        fits = np.where(preferred.any(axis=-1, keepdims=True), preferred, fits)[..., best_first]
+        chosen = best_first[fits.argmax(axis=-1)]
+        found = fits.any(axis=-1)
+        matched[..., prediction] = found
+        to_ignored[..., prediction] = found & np.take_along_axis(objects.is_ignored, chosen, axis=1)
+        filters, steps = np.nonzero(found)
+        taken = chosen[filters, steps]
+        is_free[filters, steps, taken] = objects.is_crowd[taken]
+    return matched, to_ignored
+
+
+def score_category(groups: list[tuple[Group | None, Objects | None]]) -> CategoryScores:
+    """Precision and recall of one category.
+
+    Args:
+        groups: predictions and objects of each video that has any, in the videos' order: it decides between equal
+            scores in different videos.
+    """
+    num_filters, num_steps = len(FILTERS), len(IOU_THRESHOLDS)
+    num_objects = sum((~objects.is_ignored).sum(axis=1) for _, objects in groups if objects is not None)
+    num_objects = np.broadcast_to(num_objects, num_filters)
+    scores, ranks, matched, ignored = [np.empty(0)], [np.empty(0, int)], [], []
+    for group, objects in groups:
+        if group is None:
+            continue
+        count = len(group.scores)
+        if objects is None:
+            hit = to_ignored = np.zeros((num_filters, num_steps, count), bool)
+        else:
+            hit, to_ignored = match(group.ious, objects)
+        outside = np.zeros((num_filters, 1, count), bool)
+        for row, (low, high) in zip(outside[:, 0], AREA_RANGES.values()):
+            row[:] = (group.areas < low) | (group.areas > high)
+        scores.append(group.scores)
+        ranks.append(np.arange(count))
+        matched.append(hit)
+        ignored.append(np.where(hit, to_ignored, outside))
+
+    empty = np.zeros((num_filters, num_steps, 0), bool)
+    order = np.argsort(-np.concatenate(scores), kind="stable")
+    rank = np.concatenate(ranks)[order]
+    matched = np.concatenate([empty, *matched], axis=-1)[..., order]
+    counted = ~np.concatenate([empty, *ignored], axis=-1)[..., order]
+    true, false = matched & counted, ~matched & counted
+
+    recall = np.stack([(true & (rank < limit)).sum(axis=-1) for limit in MAX_DETECTIONS]).astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        recall = np.where(num_objects[:, None] > 0, recall / num_objects[:, None], -1.0)
+    precision = np.full((num_filters, num_steps), -1.0)
+    for index in np.flatnonzero(num_objects):
+        precision[index] = _mean_precision(true[index], false[index], num_objects[index])
+    return CategoryScores(precision, recall)
+
+
+def _mean_precision(true: np.ndarray, false: np.ndarray, num_objects: int) -> np.ndarray:
+    """Mean over the recall points of the precision reached at that recall or a higher one.
+
+    Args:
+        true, false: `(T, N)` bool, highest score first.
+        num_objects: at least one.
+
+    Returns:
+        `(T,)`.
+    """
+    num_steps, num_predictions = true.shape
+    if not num_predictions:
+        return np.zeros(num_steps)
+    hits, misses = np.cumsum(true, axis=-1), np.cumsum(false, axis=-1)
+    precision = hits / (hits + misses + np.spacing(1))
+    precision = np.maximum.accumulate(precision[:, ::-1], axis=-1)[:, ::-1]
+    # A recall point is reached at the n-th hit, where n is the same for every threshold; point 0 at the first entry.
+    needed = np.searchsorted(np.arange(num_objects + 1) / num_objects, RECALLS)
+    result = np.zeros((num_steps, len(RECALLS)))
+    for row in range(num_steps):
+        positions = np.concatenate(([0], np.flatnonzero(true[row])))
+        reached = needed < len(positions)
+        result[row, reached] = precision[row, positions[needed[reached]]]
+    return result.mean(axis=-1)
