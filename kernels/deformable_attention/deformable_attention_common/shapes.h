@@ -23,7 +23,7 @@ struct Shapes {
 
 // Offsets inside a tensor are 32-bit on the GPU; the same limit everywhere keeps backends interchangeable.
 inline void check_size(const at::Tensor& tensor, const char* name) {
-  TORCH_CHECK(
+  TORCH_CHECK_VALUE(
       tensor.numel() <= std::numeric_limits<int32_t>::max(),
       name, ": ", tensor.numel(), " elements, at most ", std::numeric_limits<int32_t>::max(),
       " are supported; split the batch");
@@ -67,6 +67,8 @@ inline Shapes check_shapes(
   TORCH_CHECK_VALUE(
       value.size(2) > 0 && value.size(3) > 0, "value: expected at least one head and channel, got shape ",
       value.sizes());
+  TORCH_CHECK_VALUE(
+      coordinates.size(4) > 0, coordinates_name, ": expected at least one point, got shape ", coordinates.sizes());
   check_size(value, "value");
   check_alike(coordinates, coordinates_name, dtype, value);
   check_alike(weights, weights_name, dtype, value);
@@ -92,6 +94,9 @@ inline Shapes check_shapes(
     shapes.levels.push_back({height, width, start});
     start += height * width;
   }
+  TORCH_CHECK_VALUE(
+      shapes.batch * shapes.queries * shapes.heads * shapes.channels <= std::numeric_limits<int32_t>::max(),
+      "the output would have more than ", std::numeric_limits<int32_t>::max(), " elements; split the batch");
   TORCH_CHECK_VALUE(
       start == value.size(1), "spatial_shapes: ", spatial_shapes, " are ", start, " pixels, value has ",
       value.size(1), " rows");

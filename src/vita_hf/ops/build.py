@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -125,15 +126,15 @@ def _libraries(backend: str) -> list[str]:
 def _cpp_command() -> tuple[list[str], str]:
     """The command without sources and output, and a text that changes with the compiler and what it targets."""
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
-    compiler = next(filter(None, map(shutil.which, names)), None)
+    compiler = next((shlex.split(name) for name in names if shutil.which(shlex.split(name)[0])), None)
     if compiler is None:
         raise BuildError(f"no C++ compiler: none of {', '.join(names)} is there (CXX names another)")
     for target in (["-march=native"], []):
         # Prints every predefined macro: version, instruction sets and all.
-        probe = [compiler, *target, "-dM", "-E", "-x", "c++", os.devnull]
+        probe = [*compiler, *target, "-dM", "-E", "-x", "c++", os.devnull]
         result = subprocess.run(probe, capture_output=True, text=True)
         if result.returncode == 0:
-            return [compiler, *target, "-fopenmp", "-fPIC", *_torch_flags("cpp")], result.stdout
+            return [*compiler, *target, "-fopenmp", "-fPIC", *_torch_flags("cpp")], result.stdout
     raise BuildError(f"{' '.join(probe)} failed: {result.stderr.strip()}")
 
 

@@ -156,6 +156,8 @@ def _check(
         _check_tensor(name, tensor, value)
     batch, length, heads, _ = value.shape
     queries, levels, points = coordinates.shape[1], *coordinates.shape[3:5]
+    if points < 1:
+        raise ValueError(f"{coordinates_name}: expected at least one point, got {tuple(coordinates.shape)}")
     if any(h < 1 or w < 1 for h, w in spatial_shapes):
         raise ValueError(f"spatial_shapes: expected positive heights and widths, got {list(spatial_shapes)}")
     if not spatial_shapes or len(spatial_shapes) != levels or sum(h * w for h, w in spatial_shapes) != length:

@@ -56,11 +56,10 @@ def sample_and_sum(
     head = torch.arange(heads, dtype=torch.int32, device=device)[:, None, None, None]
     image = torch.arange(batch, dtype=torch.int32, device=device)[:, None, None, None, None, None] * length
     rows = (torch.stack(rows, -1) + image) * heads + head
-    bags = batch * queries * heads
     summed = F.embedding_bag(
-        rows.reshape(bags, -1),
+        rows.flatten(3).flatten(0, 2),
         value.to(dtype).reshape(-1, dim),
         mode="sum",
-        per_sample_weights=torch.stack(shares, -1).reshape(bags, -1),
+        per_sample_weights=torch.stack(shares, -1).flatten(3).flatten(0, 2),
     )
     return summed.view(batch, queries, heads * dim).to(value.dtype)
