@@ -1,27 +1,36 @@
-"""`python -m vita_hf.ops build` compiles the kernels ahead of their first use."""
+"""Compile the deformable attention kernels ahead of their first use."""
 
 import argparse
 import sys
+from pathlib import Path
 
 from .build import BuildError, build
+from .hub import package
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m vita_hf.ops", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("build", help="compile into the cache and print the libraries' paths")
-    command.add_argument("--cuda", action="store_true", help="the CUDA kernel as well as the C++ one")
-    command.add_argument(
-        "--arch",
-        nargs="+",
-        default=(),
-        metavar="X.Y",
-        help="compute capabilities like 9.0, a library for each; by default one for this machine's devices",
-    )
+    building = commands.add_parser("build", help="compile into the cache and print the libraries' paths")
+    building.add_argument("--cuda", action="store_true", help="the CUDA kernel as well as the C++ one")
+    packaging = commands.add_parser("package", help="compile and write a folder for kernels.LocalLayerRepository")
+    packaging.add_argument("folder", type=Path)
+    packaging.add_argument("--cuda", action="store_true", help="the CUDA kernel instead of the C++ one")
+    for command, what in ((building, "a library for each"), (packaging, "all in one library")):
+        command.add_argument(
+            "--arch",
+            nargs="+",
+            default=[],
+            metavar="X.Y",
+            help=f"compute capabilities like 9.0, {what}; by default those of this machine's devices",
+        )
     args = parser.parse_args()
     if args.arch and not args.cuda:
         parser.error("--arch goes with --cuda")
     try:
+        if args.command == "package":
+            print(package(args.folder, "cuda" if args.cuda else "cpp", args.arch))
+            return 0
         print(build("cpp", retry=True))
         if args.cuda:
             for arches in [[arch] for arch in args.arch] or [[]]:

@@ -36,7 +36,7 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vita-hf" / "kernels"
 
 
-def build(backend: str, arches: Sequence[str] = (), retry: bool = False) -> Path:
+def build(backend: str, arches: Sequence[str] = (), retry: bool = False, namespace: str | None = None) -> Path:
     """Path of the backend's library, compiled unless the cache has it.
 
     The cache's key is made of sources, torch's version, the compiler with what it targets, and all flags. A file lock
@@ -46,12 +46,15 @@ def build(backend: str, arches: Sequence[str] = (), retry: bool = False) -> Path
         backend: `"cpp"` or `"cuda"`.
         arches: compute capabilities for CUDA, like `"9.0"`; by default those of the devices that are there.
         retry: compile again what failed before with the same key; otherwise that fails at once.
+        namespace: of the operators in `torch.ops`, by default `NAMESPACES[backend]`.
 
     Raises:
         BuildError: no compiler, no sources, nothing to compile for, or the compiler failed.
     """
     sources = source_dir()
+    namespace = namespace or NAMESPACES[backend]
     command, compiler = _cpp_command() if backend == "cpp" else _cuda_command(arches)
+    command.append(f"-DTORCH_EXTENSION_NAME={namespace}")
     files = sorted(sources.glob(f"deformable_attention_{'cpu' if backend == 'cpp' else 'cuda'}/*.c*"))
     files = [sources / "torch-ext" / "torch_binding.cpp", *(f for f in files if f.suffix in (".cpp", ".cu"))]
     key = hashlib.sha256()
@@ -61,7 +64,7 @@ def build(backend: str, arches: Sequence[str] = (), retry: bool = False) -> Path
         key.update(str(path.relative_to(sources)).encode() + b"\0" + path.read_bytes() + b"\0")
 
     folder = cache_dir()
-    library = folder / f"{NAMESPACES[backend]}-{key.hexdigest()[:16]}.so"
+    library = folder / f"{namespace}-{key.hexdigest()[:16]}.so"
     if library.exists():
         return library
     log = library.with_suffix(".log")
@@ -111,7 +114,6 @@ def _torch_flags(backend: str) -> list[str]:
         "-O3",
         "-shared",
         f"-D{kind}_KERNEL",
-        f"-DTORCH_EXTENSION_NAME={NAMESPACES[backend]}",
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
         *(flag for folder in includes for flag in ("-isystem", str(folder))),
     ]
