@@ -1,5 +1,6 @@
 """Building and loading, with stand-ins for the compiler: nothing here depends on having one."""
 
+import functools
 import os
 import re
 import subprocess
@@ -21,7 +22,8 @@ def compiler(tmp_path, monkeypatch):
     script = tmp_path / "c++"
     monkeypatch.setenv("CXX", str(script))
     monkeypatch.setenv("VITA_HF_KERNELS_CACHE", str(tmp_path / "cache"))
-    loader.load_error.cache_clear()
+    # A fresh memory, so that what is really loaded is neither forgotten nor loaded twice.
+    monkeypatch.setattr(loader, "load_error", functools.cache(loader.load_error.__wrapped__))
 
     def compiles(body: str):
         script.write_text(
@@ -30,8 +32,7 @@ def compiler(tmp_path, monkeypatch):
         )
         script.chmod(0o755)
 
-    yield compiles
-    loader.load_error.cache_clear()
+    return compiles
 
 
 def calls(tmp_path):

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from . import loader
 from .fallback import sample_and_sum
-from .loader import is_available, load_error
 
 MAX_ELEMENTS = 2**31 - 1  # of each tensor: kernels index with 32 bits
 
@@ -114,7 +114,7 @@ def _choose(backend: str | None, value: Tensor) -> str:
     device = value.device.type
     kernel = _KERNELS.get(device)
     if backend is None:
-        return kernel if kernel is not None and _kernel_takes(value) and is_available(kernel) else "pytorch"
+        return kernel if kernel is not None and _kernel_takes(value) and loader.is_available(kernel) else "pytorch"
     if backend not in ("cuda", "cpp", "pytorch"):
         raise ValueError(f"backend: expected 'cuda', 'cpp' or 'pytorch', got {backend!r}")
     if backend != "pytorch":
@@ -122,8 +122,8 @@ def _choose(backend: str | None, value: Tensor) -> str:
             raise ValueError(
                 f"backend {backend!r} does not take value of shape {tuple(value.shape)}, {value.dtype} on {device}"
             )
-        if not is_available(backend):
-            reason = load_error(backend) or "VITA_HF_KERNELS does not permit it"
+        if not loader.is_available(backend):
+            reason = loader.load_error(backend) or "VITA_HF_KERNELS does not permit it"
             raise RuntimeError(f"backend {backend!r} is not available: {reason}")
     return backend
 
