@@ -10,7 +10,7 @@ help:
 	@echo "make test-slow          long or memory-hungry tests"
 	@echo "make test-transformers  transformers' own common tests against our classes"
 	@echo "make test-oldest        the fast tests with the oldest supported torch and transformers"
-	@echo "make build              sdist, wheel, and a clean environment that installs and imports the wheel"
+	@echo "make build              sdist, wheel, and a clean environment that installs and imports the wheel and builds its kernels"
 
 # Installed again only when pyproject.toml has changed since.
 $(VENV)/.installed: pyproject.toml
@@ -49,6 +49,7 @@ build: setup
 	rm -rf build/wheel-check && $(PYTHON) -m venv build/wheel-check
 	build/wheel-check/bin/python -m pip install --quiet dist/*.whl
 	cd build && wheel-check/bin/python -c "import vita_hf; print('wheel imports, version', vita_hf.__version__)"
+	cd build && VITA_HF_KERNELS_CACHE=kernels wheel-check/bin/python -m vita_hf.ops build
 
 clean:
 	rm -rf build dist .pytest_cache .ruff_cache

@@ -32,7 +32,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_vita import VitaConfig
 from .loss_vita import VitaLoss
-from .ops import multi_scale_deformable_attention
+from .ops import deformable_attention_from_projections
 
 # Rows (tokens) that a feed-forward network, and windows that an object-encoder layer, take at once. They bound the
 # memory of long videos and do not change results; clips of training length fit in one piece.
@@ -205,13 +205,13 @@ def sine_position_codes(height: int, width: int, channels: int, dtype: torch.dty
 
 @compile_compatible_method_lru_cache(maxsize=4)
 def reference_points(spatial_shapes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """`(1, S, 1, 1, 1, 2)`: relative centre (x, y) of every pixel of every level, in float32."""
+    """`(1, S, 1, 2)`: relative centre (x, y) of every pixel of every level, in float32."""
     points = []
     for height, width in spatial_shapes:
         y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
         x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
         points.append(torch.stack((x.expand(height, width), y[:, None].expand(height, width)), -1).flatten(0, 1))
-    return torch.cat(points)[None, :, None, None, None]
+    return torch.cat(points)[None, :, None]
 
 
 def eager_attention_forward(
@@ -379,13 +379,10 @@ class VitaDeformableAttention(Mask2FormerPixelDecoderEncoderMultiscaleDeformable
         batch, length, _ = hidden_states.shape
         queries = hidden_states + positions
         value = self.value_proj(hidden_states).view(batch, length, self.n_heads, -1)
-        # Locations and weights stay in float32: half a bfloat16 step is several pixels.
-        offsets = self.sampling_offsets(queries).view(batch, length, self.n_heads, self.n_levels, self.n_points, 2)
-        sizes = torch.tensor([(w, h) for h, w in spatial_shapes], dtype=points.dtype, device=points.device)
-        locations = points + offsets / sizes[:, None]
-        logits = self.attention_weights(queries).view(batch, length, self.n_heads, -1)
-        weights = logits.softmax(-1, dtype=locations.dtype).view(locations.shape[:-1])
-        return self.output_proj(multi_scale_deformable_attention(value, spatial_shapes, locations, weights))
+        samples = (batch, length, self.n_heads, self.n_levels, self.n_points)
+        offsets = self.sampling_offsets(queries).view(*samples, 2)
+        logits = self.attention_weights(queries).view(samples)
+        return self.output_proj(deformable_attention_from_projections(value, spatial_shapes, points, offsets, logits))
 
 
 class VitaPixelDecoderLayer(GradientCheckpointingLayer):

@@ -1,5 +1,6 @@
 """Operations with more than one implementation."""
 
-from .deformable_attention import available_backends, multi_scale_deformable_attention
+from .deformable_attention import deformable_attention_from_projections, multi_scale_deformable_attention
+from .loader import available_backends
 
-__all__ = ["available_backends", "multi_scale_deformable_attention"]
+__all__ = ["available_backends", "deformable_attention_from_projections", "multi_scale_deformable_attention"]

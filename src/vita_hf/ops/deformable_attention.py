@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from . import loader
+from .fallback import sample_and_sum
 
-def available_backends() -> list[str]:
-    """Names that `multi_scale_deformable_attention(backend=…)` takes here, fastest first."""
-    return ["pytorch"]
+MAX_ELEMENTS = 2**31 - 1  # of each tensor: kernels index with 32 bits
+
+_KERNELS = {"cpu": "cpp", "cuda": "cuda"}  # the compiled backend of each device
 
 
 def multi_scale_deformable_attention(
@@ -29,87 +30,144 @@ def multi_scale_deformable_attention(
         sampling_locations: `(N, Q, heads, levels, points, 2)`, x first, in `[0, 1]` over each level's map. Locations
             outside, not-a-number and infinite ones contribute zero.
         attention_weights: `(N, Q, heads, levels, points)`, any finite values.
-        backend: one of `available_backends()`; by default the first.
+        backend: `"cuda"`, `"cpp"` or `"pytorch"`; by default the fastest that is available for the arguments.
 
     Returns:
         `(N, Q, heads·dim)` in `value`'s dtype. Coordinates and sums are kept in float32 for half-precision values.
 
     Raises:
-        ValueError: shapes that contradict each other, or an unknown backend.
+        TypeError: a tensor that is not floating point.
+        ValueError: shapes that contradict each other, tensors on different devices or of more than 2³¹ − 1 elements,
+            a backend that is unknown or not made for the arguments.
+        RuntimeError: the backend that was asked for can't be loaded.
     """
-    if backend is not None and backend not in available_backends():
-        raise ValueError(f"backend: expected one of {available_backends()}, got {backend!r}")
+    _check(value, spatial_shapes, "sampling_locations", sampling_locations, "attention_weights", attention_weights)
+    backend = _choose(backend, value)
+    dtype = _sum_dtype(value)
+    sampling_locations, attention_weights = sampling_locations.to(dtype), attention_weights.to(dtype)
+    if backend == "pytorch":
+        return sample_and_sum(value, spatial_shapes, sampling_locations, attention_weights)
+    sizes = [size for shape in spatial_shapes for size in shape]
+    return _operators(backend).deformable_attention(value, sizes, sampling_locations, attention_weights)
+
+
+def deformable_attention_from_projections(
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    reference_points: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+    backend: str | None = None,
+) -> Tensor:
+    """[`multi_scale_deformable_attention`] at `reference_points` + `offsets`, weighted by the softmax of `logits`.
+
+    Kernels compute locations and weights inside; in half precision, too, both are float32.
+
+    Args:
+        value, spatial_shapes, backend: as there.
+        reference_points: `(N or 1, Q, levels or 1, 2)`, x first, in `[0, 1]`. Keep them in float32.
+        offsets: `(N, Q, heads, levels, points, 2)`, x first, in pixels of each level.
+        logits: `(N, Q, heads, levels, points)`; the softmax is over a head's levels and points.
+
+    Returns, raises: as there.
+    """
+    _check(value, spatial_shapes, "offsets", offsets, "logits", logits)
+    batch, queries, _, levels, points, _ = offsets.shape
+    expected = ((1, batch), (queries,), (1, levels), (2,))
+    if reference_points.dim() != 4 or not all(n in e for n, e in zip(reference_points.shape, expected)):
+        raise ValueError(
+            f"reference_points: expected ({batch} or 1, {queries}, {levels} or 1, 2), got "
+            f"{tuple(reference_points.shape)}"
+        )
+    _check_tensor("reference_points", reference_points, value)
+    backend = _choose(backend, value)
+    dtype = _sum_dtype(value)
+    reference_points = reference_points.to(dtype)
+    if backend != "pytorch" and offsets.dtype == logits.dtype == value.dtype:
+        sizes = [size for shape in spatial_shapes for size in shape]
+        return _operators(backend).deformable_attention_from_projections(
+            value, sizes, reference_points, offsets, logits
+        )
+    sizes = torch.tensor([(w, h) for h, w in spatial_shapes], dtype=dtype, device=value.device)
+    locations = reference_points[:, :, None, :, None] + offsets.to(dtype) / sizes[:, None]
+    weights = logits.flatten(-2).softmax(-1, dtype=dtype).unflatten(-1, (levels, points))
+    return multi_scale_deformable_attention(value, spatial_shapes, locations, weights, backend)
+
+
+def _operators(backend: str):
+    return torch.ops.vita_hf_cpp if backend == "cpp" else torch.ops.vita_hf_cuda
+
+
+def _sum_dtype(value: Tensor) -> torch.dtype:
+    return torch.float64 if value.dtype == torch.float64 else torch.float32
+
+
+def _kernel_takes(value: Tensor) -> bool:
+    """Whether the kernel of `value`'s device is made for it; that of CUDA moves 8 to 256 channels in vectors."""
+    if value.dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
+        return False
+    heads, dim = value.shape[2:]
+    return heads > 0 and dim > 0 and (value.device.type == "cpu" or (dim % 8 == 0 and dim <= 256))
+
+
+def _choose(backend: str | None, value: Tensor) -> str:
+    device = value.device.type
+    kernel = _KERNELS.get(device)
+    if backend is None:
+        return kernel if kernel is not None and _kernel_takes(value) and loader.is_available(kernel) else "pytorch"
+    if backend not in ("cuda", "cpp", "pytorch"):
+        raise ValueError(f"backend: expected 'cuda', 'cpp' or 'pytorch', got {backend!r}")
+    if backend != "pytorch":
+        if backend != kernel or not _kernel_takes(value):
+            raise ValueError(
+                f"backend {backend!r} does not take value of shape {tuple(value.shape)}, {value.dtype} on {device}"
+            )
+        if not loader.is_available(backend):
+            reason = loader.load_error(backend) or "VITA_HF_KERNELS does not permit it"
+            raise RuntimeError(f"backend {backend!r} is not available: {reason}")
+    return backend
+
+
+def _check_tensor(name: str, tensor: Tensor, value: Tensor) -> None:
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name}: expected floating point, got {tensor.dtype}")
+    if tensor.device != value.device:
+        raise ValueError(f"{name}: expected it on {value.device} like value, got {tensor.device}")
+    # Not a condition on exported graphs' sizes; kernels check again when they run.
+    if not torch.compiler.is_compiling() and tensor.numel() > MAX_ELEMENTS:
+        raise ValueError(f"{name}: {tensor.numel()} elements, at most {MAX_ELEMENTS} are supported; split the batch")
+
+
+def _check(
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    coordinates_name: str,
+    coordinates: Tensor,
+    weights_name: str,
+    weights: Tensor,
+) -> None:
+    if value.dim() != 4:
+        raise ValueError(f"value: expected (N, S, heads, dim), got {tuple(value.shape)}")
+    if coordinates.dim() != 6:
+        raise ValueError(
+            f"{coordinates_name}: expected (N, Q, heads, levels, points, 2), got {tuple(coordinates.shape)}"
+        )
+    for name, tensor in (("value", value), (coordinates_name, coordinates), (weights_name, weights)):
+        _check_tensor(name, tensor, value)
     batch, length, heads, _ = value.shape
-    levels, points = sampling_locations.shape[-3:-1]
-    if len(spatial_shapes) != levels or sum(h * w for h, w in spatial_shapes) != length:
+    queries, levels, points = coordinates.shape[1], *coordinates.shape[3:5]
+    if points < 1:
+        raise ValueError(f"{coordinates_name}: expected at least one point, got {tuple(coordinates.shape)}")
+    if any(h < 1 or w < 1 for h, w in spatial_shapes):
+        raise ValueError(f"spatial_shapes: expected positive heights and widths, got {list(spatial_shapes)}")
+    if not spatial_shapes or len(spatial_shapes) != levels or sum(h * w for h, w in spatial_shapes) != length:
         raise ValueError(
             f"spatial_shapes {list(spatial_shapes)} do not match value {tuple(value.shape)} (N, S, heads, dim) and "
-            f"sampling_locations {tuple(sampling_locations.shape)} (N, Q, heads, levels, points, 2)"
+            f"{coordinates_name} {tuple(coordinates.shape)} (N, Q, heads, levels, points, 2)"
         )
-    queries = sampling_locations.shape[1]
     expected = (batch, queries, heads, levels, points)
-    if tuple(sampling_locations.shape) != (*expected, 2) or tuple(attention_weights.shape) != expected:
+    if tuple(coordinates.shape) != (*expected, 2) or tuple(weights.shape) != expected:
         raise ValueError(
-            f"expected sampling_locations {(*expected, 2)} and attention_weights {expected}, got "
-            f"{tuple(sampling_locations.shape)} and {tuple(attention_weights.shape)}"
+            f"expected {coordinates_name} {(*expected, 2)} and {weights_name} {expected}, got "
+            f"{tuple(coordinates.shape)} and {tuple(weights.shape)}"
         )
-    return _pytorch(value, spatial_shapes, sampling_locations, attention_weights)
-
-
-def _pytorch(
-    value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor, attention_weights: Tensor
-) -> Tensor:
-    """One weighted gather of all corners of all points: `embedding_bag` sums a head's 4·levels·points rows of `value`.
-
-    Nothing of size Q·points·dim is ever written, which is what `grid_sample` per level spends its time on.
-    """
-    batch, length, heads, dim = value.shape
-    queries, levels, points = locations.shape[1], *locations.shape[3:5]
-    dtype = torch.promote_types(value.dtype, torch.float32)
-    device = value.device
-
-    # Levels' sizes and first rows, broadcastable over (N, Q, heads, levels, points).
-    widths = torch.tensor([w for _, w in spatial_shapes], dtype=dtype, device=device)[:, None]
-    heights = torch.tensor([h for h, _ in spatial_shapes], dtype=dtype, device=device)[:, None]
-    starts = [0]
-    for h, w in spatial_shapes[:-1]:
-        starts.append(starts[-1] + h * w)
-    first_rows = torch.tensor(starts, dtype=torch.int32, device=device)[:, None]
-
-    locations = locations.to(dtype)
-    x = locations[..., 0] * widths - 0.5
-    y = locations[..., 1] * heights - 0.5
-    # Farther out than one pixel everything is zero; the bounds also catch infinities, and nan compares false.
-    inside = (x > -1) & (x < widths) & (y > -1) & (y < heights)
-    x = torch.where(inside, x, -1.0)
-    y = torch.where(inside, y, -1.0)
-    left, top = x.detach().floor(), y.detach().floor()
-    right_share, bottom_share = x - left, y - top
-
-    weights = attention_weights.to(dtype)
-    top_weights = weights * (1 - bottom_share)
-    bottom_weights = weights * bottom_share
-    rows, shares = [], []
-    for dy, row_weights in ((0, top_weights), (1, bottom_weights)):
-        corner_y = top + dy
-        y_valid = (corner_y >= 0) & (corner_y < heights)
-        row = corner_y.clamp_min(0).minimum(heights - 1) * widths
-        for dx, column_share in ((0, 1 - right_share), (1, right_share)):
-            corner_x = left + dx
-            valid = y_valid & (corner_x >= 0) & (corner_x < widths)
-            column = corner_x.clamp_min(0).minimum(widths - 1)
-            rows.append((row + column).to(torch.int32) + first_rows)
-            shares.append(torch.where(valid, row_weights * column_share, 0.0))
-
-    # Row of (n, s, head) in value.view(-1, dim) is (n·S + s)·heads + head.
-    head = torch.arange(heads, dtype=torch.int32, device=device)[:, None, None, None]
-    image = torch.arange(batch, dtype=torch.int32, device=device)[:, None, None, None, None, None] * length
-    rows = (torch.stack(rows, -1) + image) * heads + head
-    bags, samples = batch * queries * heads, 4 * levels * points
-    summed = F.embedding_bag(
-        rows.reshape(bags, samples),
-        value.to(dtype).reshape(-1, dim),
-        mode="sum",
-        per_sample_weights=torch.stack(shares, -1).reshape(bags, samples),
-    )
-    return summed.view(batch, queries, heads * dim).to(value.dtype)

@@ -1,0 +1,45 @@
+"""Compile the deformable attention kernels ahead of their first use."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from .build import BuildError, build
+from .hub import package
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m vita_hf.ops", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    building = commands.add_parser("build", help="compile into the cache and print the libraries' paths")
+    building.add_argument("--cuda", action="store_true", help="the CUDA kernel as well as the C++ one")
+    packaging = commands.add_parser("package", help="compile and write a folder for kernels.LocalLayerRepository")
+    packaging.add_argument("folder", type=Path)
+    packaging.add_argument("--cuda", action="store_true", help="the CUDA kernel instead of the C++ one")
+    for command, what in ((building, "a library for each"), (packaging, "all in one library")):
+        command.add_argument(
+            "--arch",
+            nargs="+",
+            default=[],
+            metavar="X.Y",
+            help=f"compute capabilities like 9.0, {what}; by default those of this machine's devices",
+        )
+    args = parser.parse_args()
+    if args.arch and not args.cuda:
+        parser.error("--arch goes with --cuda")
+    try:
+        if args.command == "package":
+            print(package(args.folder, "cuda" if args.cuda else "cpp", args.arch))
+            return 0
+        print(build("cpp", retry=True))
+        if args.cuda:
+            for arches in [[arch] for arch in args.arch] or [[]]:
+                print(build("cuda", arches, retry=True))
+    except BuildError as error:
+        print(f"vita-hf: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""Lay the kernel out as `kernels` loads it, so that transformers' other models can use it from a local folder."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from .build import build, source_dir
+
+
+def package(folder: Path, backend: str = "cpp", arches: Sequence[str] = ()) -> Path:
+    """Compile for one backend and write what `kernels.LocalLayerRepository(folder, layer_name=…)` takes.
+
+    Its operators have a namespace of their own and do not collide with those that vita-hf itself loads.
+
+    Args:
+        folder: written to; what is there under the same names is replaced.
+        backend, arches: as in [`build`].
+
+    Returns:
+        `folder`.
+    """
+    namespace = f"deformable_attention_{backend}"
+    library = build(backend, arches, retry=True, namespace=namespace)
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (source_dir() / "torch-ext" / "deformable_attention").glob("*.py"):
+        shutil.copy(path, folder)
+    shutil.copy(library, folder / f"_{namespace}.so")
+    (folder / "_ops.py").write_text(
+        f"""from pathlib import Path
+
+import torch
+
+torch.ops.load_library(Path(__file__).parent / "_{namespace}.so")
+ops = torch.ops.{namespace}
+
+
+def add_op_namespace_prefix(name: str) -> str:
+    return f"{namespace}::{{name}}"
+"""
+    )
+    metadata = {
+        "id": f"{namespace}_local",
+        "name": "deformable-attention",
+        "version": 1,
+        "license": "Apache-2.0",
+        "python-depends": [],
+        "backend": {"type": "cpu" if backend == "cpp" else "cuda"},
+    }
+    (folder / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n")
+    return folder
