@@ -4,6 +4,7 @@ Both run in one process, in turns, on the same frames; reported are medians per 
 Absolute times depend on the machine and on what else it does; the ratios are what to look at.
 
     python scripts/benchmark_inference.py                      # R50, 4 frames of 384×640, on the CPU
+    VITA_HF_KERNELS=pytorch python scripts/benchmark_inference.py          # without the C++ kernel
     python scripts/benchmark_inference.py --device cuda --dtype bfloat16 --frames 18 --json out.json
 """
 

@@ -23,7 +23,6 @@ def compile_for(arch, monkeypatch):
         pytest.skip(str(error))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["8.0", "10.0"])
 def test_compiles_without_warnings(arch, monkeypatch):
     compile_for(arch, monkeypatch)
