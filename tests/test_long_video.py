@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vita_hf import VitaConfig, modeling_vita
+from vita_hf import VitaConfig, modeling_layers, modeling_vita
 from vita_hf.modeling_vita import VitaObjectDecoder, VitaObjectEncoder
 
 
@@ -50,5 +50,5 @@ def test_chunks_equal_the_whole(video_part, monkeypatch):
     frame_queries = torch.randn(1, 27, 100, 256)
     wanted = video_part(frame_queries)
     monkeypatch.setattr(modeling_vita, "_WINDOW_CHUNK", 2)
-    monkeypatch.setattr(modeling_vita, "_FEED_FORWARD_CHUNK", 1000)
+    monkeypatch.setattr(modeling_layers, "_FEED_FORWARD_CHUNK", 1000)
     torch.testing.assert_close(video_part(frame_queries), wanted, rtol=0, atol=1e-5)

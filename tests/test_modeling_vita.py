@@ -16,7 +16,7 @@ from transformers import (
     TimmBackboneConfig,
 )
 
-from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation, VitaModel, modeling_vita
+from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation, VitaModel, modeling_layers, modeling_vita
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 DETECTOR = {
@@ -175,7 +175,7 @@ def test_chunks_do_not_change_the_result(model, monkeypatch):
     whole = model(video, output_hidden_states=True)
     monkeypatch.setattr(model.config, "detector_chunk_size", 3)
     monkeypatch.setattr(modeling_vita, "_WINDOW_CHUNK", 1)
-    monkeypatch.setattr(modeling_vita, "_FEED_FORWARD_CHUNK", 5)
+    monkeypatch.setattr(modeling_layers, "_FEED_FORWARD_CHUNK", 5)
     parts = model(video, output_hidden_states=True)
     for key, value in whole.items():
         torch.testing.assert_close(parts[key], value, rtol=1e-5, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}")
