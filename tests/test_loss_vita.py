@@ -1,3 +1,6 @@
+import os
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -236,7 +239,10 @@ def _one_of_two_processes(rank: int, folder: str):
         torch.distributed.all_reduce(mean := loss.detach() / 2)
         if rank == 0:
             grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-            torch.save({"loss": mean, "grads": grads}, f"{folder}/result.pt")
+            torch.save({"loss": mean, "grads": grads}, f"{folder}/result.tmp")
+            os.rename(f"{folder}/result.tmp", f"{folder}/result.pt")
+        while not os.path.exists(f"{folder}/result.pt"):
+            time.sleep(0.05)  # a process that leaves early can keep the other waiting in its last exchange
     torch.distributed.destroy_process_group()
 
 
