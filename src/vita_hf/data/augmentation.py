@@ -31,7 +31,9 @@ class LargeScaleJitter:
     max_scale: float = 2.0
 
     def __post_init__(self):
-        _check(isinstance(self.size, int) and self.size >= 1, "large_scale_jitter.size", "a positive integer", self.size)
+        _check(
+            isinstance(self.size, int) and self.size >= 1, "large_scale_jitter.size", "a positive integer", self.size
+        )
         scales = (self.min_scale, self.max_scale)
         _check(
             _is_range(scales, 0) and scales[0] > 0,
