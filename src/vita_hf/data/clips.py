@@ -1,7 +1,5 @@
 """From a dataset row to a training clip."""
 
-from functools import cache
-
 import numpy as np
 import torch
 from PIL import Image
@@ -68,19 +66,11 @@ def draw_clip(row: dict, settings: ClipSettings, rng: np.random.Generator) -> di
         if not instance["iscrowd"] and any(instance["segmentations"][frame] for frame in set(frames))
     ]
 
-    # Frames may occur more than once, and share the first transforms with the next frame: nothing is computed twice.
-    @cache
-    def image(frame: int, transforms: tuple[Transform, ...]) -> Image.Image:
-        if not transforms:
-            return decode_frame(row["frames"][frame], row)
-        return transforms[-1].image(image(frame, transforms[:-1]))
-
-    @cache
-    def masks(frame: int, transforms: tuple[Transform, ...]) -> np.ndarray:
-        return frame_masks(row, instances, frame, transforms)
-
-    pixel_values = np.stack([np.asarray(image(*key)) for key in zip(frames, transforms)])
-    mask_labels = np.stack([masks(*key) for key in zip(frames, transforms)], axis=1)
+    keys = list(zip(frames, transforms))
+    images: dict[tuple, Image.Image] = {}
+    pixel_values = np.stack([np.asarray(_frame_image(row, *key, images)) for key in keys])
+    masks = {key: frame_masks(row, instances, *key) for key in set(keys)}
+    mask_labels = np.stack([masks[key] for key in keys], axis=1)
     is_visible = mask_labels.any(axis=(1, 2, 3))
     class_labels = np.array([instance["label"] for instance in instances], dtype=np.int64)
     return {
@@ -90,6 +80,17 @@ def draw_clip(row: dict, settings: ClipSettings, rng: np.random.Generator) -> di
         "video_id": row["video_id"],
         "frame_indices": frames,
     }
+
+
+def _frame_image(row: dict, frame: int, transforms: tuple[Transform, ...], done: dict[tuple, Image.Image]):
+    """Decode and transform a frame. `done` keeps what was computed: copies of a frame may share all or the first steps."""
+    key = (frame, transforms)
+    if key not in done:
+        if transforms:
+            done[key] = transforms[-1].image(_frame_image(row, frame, transforms[:-1], done))
+        else:
+            done[key] = decode_frame(row["frames"][frame], row)
+    return done[key]
 
 
 __all__ = ["ClipSettings", "LargeScaleJitter", "draw_clip", "sample_frames"]

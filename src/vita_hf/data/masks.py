@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from ..metrics.vis_ap.rle import explain_corruption
+from ..metrics.vis_ap.rle import RunLengthError, decode
 from .rows import BrokenSampleError
 from .transforms import Transform
 
@@ -35,7 +35,8 @@ def frame_masks(row: dict, instances: Sequence[dict], frame: int, transforms: Se
 
     dense = [index for index, segmentation in enumerate(segmentations) if segmentation and segmentation["rle"]]
     if dense:
-        pixels = _decode_rles(row, [(instances[index]["id"], segmentations[index]["rle"]) for index in dense], frame)
+        ids, rles = [instances[index]["id"] for index in dense], [segmentations[index]["rle"] for index in dense]
+        pixels = _decode_rles(row, ids, rles, frame)
         for transform in transforms:
             pixels = transform.masks(pixels)
         masks[dense] = pixels
@@ -53,14 +54,15 @@ def frame_masks(row: dict, instances: Sequence[dict], frame: int, transforms: Se
     return masks
 
 
-def _decode_rles(row: dict, rles: list[tuple[int, str]], frame: int) -> np.ndarray:
-    size = (row["height"], row["width"])
-    for instance, rle in rles:
-        # pycocotools reads memory it doesn't own when run lengths are too short.
-        problem = explain_corruption(rle, size[0] * size[1])
-        if problem:
-            raise BrokenSampleError(f"video {row['video_id']}, instance {instance}, frame {frame}: {problem}")
-    return mask_utils.decode([{"size": size, "counts": rle} for _, rle in rles]).transpose(2, 0, 1)
+def _decode_rles(row: dict, ids: list[int], rles: list[str], frame: int) -> np.ndarray:
+    height, width = row["height"], row["width"]
+    try:
+        runs, _, _ = decode(rles, height * width)  # checks them, which pycocotools doesn't
+    except RunLengthError as error:
+        problems = "; ".join(f"instance {ids[index]}: {problem}" for index, problem in error.problems.items())
+        raise BrokenSampleError(f"video {row['video_id']}, frame {frame}: {problems}") from error
+    pixels = np.repeat(np.tile(np.array([0, 1], dtype=np.uint8), len(runs)), runs.ravel())
+    return pixels.reshape(-1, width, height).transpose(0, 2, 1)
 
 
 def _transform_polygon(polygon: Sequence[float], transforms: Sequence[Transform]) -> list[float]:

@@ -168,7 +168,7 @@ class StepBatchSampler:
         parts = micro_batches * num_processes
         if min(batch_size, micro_batches, num_processes) < 1 or batch_size % parts:
             raise ValueError(
-                f"batch_size: expected a multiple of micro_batches · num_processes = {micro_batches} · {num_processes}, "
+                f"batch_size: expected a multiple of micro_batches · num_processes = {parts}, all positive, "
                 f"got {batch_size}"
             )
         if not 0 <= process_index < num_processes:

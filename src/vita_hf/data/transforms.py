@@ -26,7 +26,8 @@ class Resize:
     def masks(self, masks: np.ndarray) -> np.ndarray:
         # In integers: floats can miss a pixel where the centre of a new one falls between two old ones.
         rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(self.size, self.new_size))
-        return masks[:, rows[:, None], columns]
+        # Whole columns first: run lengths decode to masks that lie column by column in memory.
+        return masks.transpose(0, 2, 1).take(columns, axis=1).take(rows, axis=2).transpose(0, 2, 1)
 
     def polygon(self, points: np.ndarray) -> np.ndarray:
         (height, width), (new_height, new_width) = self.size, self.new_size
@@ -123,9 +124,10 @@ Transform = Resize | Crop | HorizontalFlip | Rotate | Pad
 
 def clip_polygon(points: np.ndarray, height: float, width: float) -> np.ndarray:
     """
-    Cut a polygon (P, 2) to [0, width] × [0, height] (Sutherland and Hodgman, CACM 1974): (Q, 2), Q = 0 if all is outside.
+    Cut a polygon (P, 2) to [0, width] × [0, height]: (Q, 2), Q = 0 if all of it is outside.
 
-    Where a concave polygon falls into several parts, they stay connected by edges along the border, which cover nothing.
+    Where a concave polygon falls into several parts, they stay connected by edges along the border, which cover
+    nothing. Source: Sutherland and Hodgman, Reentrant polygon clipping, CACM 1974.
     """
     for axis, sign, bound in ((0, -1, 0), (0, 1, width), (1, -1, 0), (1, 1, height)):
         beyond = sign * (points[:, axis] - bound)
