@@ -83,7 +83,7 @@ def draw_clip(row: dict, settings: ClipSettings, rng: np.random.Generator) -> di
 
 
 def _frame_image(row: dict, frame: int, transforms: tuple[Transform, ...], done: dict[tuple, Image.Image]):
-    """Decode and transform a frame. `done` keeps what was computed: copies of a frame may share all or the first steps."""
+    """Decode and transform a frame. `done` keeps all steps: copies of a frame have some or all in common."""
     key = (frame, transforms)
     if key not in done:
         if transforms:
