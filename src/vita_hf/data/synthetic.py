@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -321,7 +320,7 @@ def write_synthetic_dataset(
         raise FileExistsError(f"{annotation_file} exists: choose another folder, or remove this one")
     tasks = [(output / "JPEGImages", seed, index, tuple(size), length) for index in range(videos)]
     if workers > 1:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers) as pool:
             written = list(
                 tqdm(pool.map(_write_video, tasks, chunksize=4), total=videos, desc="rendering", unit="video")
             )
