@@ -5,15 +5,16 @@ import runpy
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
 
 from annotation_files import HEIGHT, WIDTH, make_ytvis, track, write
 from vita_hf.data import parquet
+from vita_hf.data.categories import CATEGORIES
 from vita_hf.data.dataset_card import write_card
 from vita_hf.data.parquet import read_parquet, write_parquet
-from vita_hf.data.rows import has_objects
 from vita_hf.data.schema import VIDEO_FEATURES
 from vita_hf.data.streaming import stream_rows
 from vita_hf.data.ytvis import read_ytvis
@@ -157,9 +158,10 @@ def test_reading_something_else(tmp_path):
     (tmp_path / "data").mkdir()
     path = tmp_path / "data/train-00000-of-00001.parquet"
     datasets.Dataset.from_dict({"text": ["a"]}).to_parquet(path)
-    with pytest.raises(ValueError, match="expected columns .*video_id"):
+    with pytest.raises(ValueError, match=r"expected columns .*video_id"):
         read_parquet(tmp_path)
-    datasets.Dataset.from_list([], features=VIDEO_FEATURES).to_parquet(path)
+    row = {"video_id": 1, "height": 1, "width": 1, "frames": [], "instances": []}
+    datasets.Dataset.from_list([row], features=VIDEO_FEATURES).to_parquet(path)
     with pytest.raises(ValueError, match=r"expected class names, a ClassLabel at instances\.label"):
         read_parquet(tmp_path)
 
@@ -181,21 +183,35 @@ def take(stream, count: int) -> list[int]:
     return [next(stream)["video_id"] for _ in range(count)]
 
 
+EVERY = [k for k in range(1, 21) if k % 5]
+
+
+def materialised(stream, seed: int, epoch: int, buffer_size: int) -> list[int]:
+    """The order of an epoch, from all ids at once: shards of two, their order, then draws from a sliding buffer."""
+    random = np.random.default_rng((seed, epoch))
+    shards = [[row["video_id"] for row in stream.shard(10, index)] for index in range(10)]
+    ids = [key for shard in random.permutation(10) for key in shards[shard] if key % 5]
+    order, held = [], ids[:buffer_size]
+    for key in ids[buffer_size:]:
+        drawn = random.integers(buffer_size)
+        order.append(held[drawn])
+        held[drawn] = key
+    return order + [held[drawn] for drawn in random.permutation(len(held))]
+
+
 def test_stream_is_the_materialised_order_epoch_after_epoch(stream):
-    expected = []
-    for epoch in range(3):
-        order = stream.shuffle(seed=5, buffer_size=4)
-        order.set_epoch(epoch)
-        expected.append([row["video_id"] for row in order if has_objects(row)])
-    every = sorted(k for k in range(1, 21) if k % 5)
-    assert all(sorted(order) == every for order in expected)
-    assert len({tuple(order) for order in [*expected, every]}) == 4
-    assert take(stream_rows(stream, seed=5, buffer_size=4), 48) == sum(expected, [])
+    assert stream.num_shards == 10
+    expected = [materialised(stream, 5, epoch, 4) for epoch in range(3)]
+    assert all(sorted(order) == EVERY for order in expected)
+    assert len({tuple(order) for order in [*expected, EVERY]}) == 4
+    assert take(stream_rows(stream, seed=5, buffer_size=4), 48) == [key for order in expected for key in order]
     assert take(stream_rows(stream, seed=5, epoch=2, buffer_size=4), 16) == expected[2]
-    assert take(stream_rows(stream, seed=6, buffer_size=4), 16) != expected[0]
+    assert take(stream_rows(stream, seed=6, buffer_size=4), 16) == materialised(stream, 6, 0, 4) != expected[0]
+    everything = take(stream_rows(stream, seed=5, buffer_size=100), 16)  # more than there are
+    assert everything == materialised(stream, 5, 0, 100) and sorted(everything) == EVERY
 
 
-@pytest.mark.parametrize("done", [0, 1, 7, 15, 16, 17, 40])
+@pytest.mark.parametrize("done", [1, 16, 40])
 def test_stream_goes_on_where_it_was(stream, done):
     whole = take(stream_rows(stream, seed=1, buffer_size=4), 48)
     first = stream_rows(stream, seed=1, buffer_size=4)
@@ -210,6 +226,8 @@ def test_streams_that_cannot_go_on(stream):
         stream_rows(stream, seed=0, position=17)
     with pytest.raises(ValueError, match="the stream has no row with an annotated object"):
         next(stream_rows(stream.filter(lambda row: row["video_id"] % 5 == 0), seed=0))
+    with pytest.raises(ValueError, match="buffer_size: expected at least 1, got 0"):
+        stream_rows(stream, seed=0, buffer_size=0)
 
 
 # ------------------------------------------------------------------------------------------------------- the script
@@ -237,8 +255,6 @@ def test_script_on_a_known_layout(prepare, tmp_path):
     content = make_ytvis(tmp_path)
     (tmp_path / "root/ovis/annotations").mkdir(parents=True)
     os.rename(tmp_path / "frames", tmp_path / "root/ovis/train")
-    from vita_hf.data.categories import CATEGORIES
-
     content["categories"] = [{"id": key, "name": name} for key, name in enumerate(CATEGORIES["ovis"], 1)]
     write(tmp_path / "root/ovis/annotations/train.json", content)
     assert prepare("--dataset", "ovis", "--root", tmp_path / "root", "--output", tmp_path / "out") == 0
@@ -252,7 +268,7 @@ def test_script_checks(prepare, content, tmp_path, capsys):
     assert prepare(*check) == 0
     assert f"{path}: 0 errors, 0 warnings" in capsys.readouterr().out
     (tmp_path / "frames/v1/00001.jpg").unlink()
-    content["annotations"][2]["segmentations"] = [[[1, 2, 3]]] * 3
+    content["annotations"][3]["segmentations"] = [[[1, 2, 3]]] * 3
     write(path, content)
     assert prepare(*check) == 1
     printed = capsys.readouterr().out
@@ -264,7 +280,7 @@ def test_script_ends_with_the_reason(prepare, content, tmp_path):
     content["videos"][0]["length"] = 8
     path = write(tmp_path / "my.json", content)
     arguments = ("--annotations", path, "--images", tmp_path / "frames", "--output", tmp_path / "out")
-    with pytest.raises(SystemExit, match="video 1: length is 8, but it names 3 frames\n.*--skip-broken"):
+    with pytest.raises(SystemExit, match=r"video 1: length is 8, but it names 3 frames\n.*--skip-broken"):
         prepare(*arguments)
     assert prepare(*arguments, "--skip-broken") == 0
     with pytest.raises(SystemExit, match="no train split of coco below"):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from datasets import IterableDataset
 
 from .rows import has_objects
@@ -18,17 +19,35 @@ class RowStream(Iterator[dict[str, Any]]):
     """
 
     def __init__(self, rows: IterableDataset, seed: int, epoch: int, buffer_size: int, position: int):
-        self.epoch, self.position = epoch, position
-        self._shuffled = rows.shuffle(seed=seed, buffer_size=buffer_size)
-        self._iterator = self._open(position)
+        if buffer_size < 1:
+            raise ValueError(f"buffer_size: expected at least 1, got {buffer_size}")
+        self.epoch, self.position = epoch, 0
+        self._rows, self._seed, self._buffer_size = rows, seed, buffer_size
+        self._iterator = self._shuffled()
+        while self.position < position:
+            if next(self._iterator, None) is None:
+                found = f"the stream has {self.position} rows with objects"
+                raise ValueError(f"position {position} of epoch {epoch}: {found}")
+            self.position += 1
 
-    def _open(self, skip: int) -> Iterator[dict[str, Any]]:
-        self._shuffled.set_epoch(self.epoch)
-        iterator = filter(has_objects, self._shuffled)
-        for passed in range(skip):
-            if next(iterator, None) is None:
-                raise ValueError(f"position {skip} of epoch {self.epoch}: the stream has {passed} rows with objects")
-        return iterator
+    def _in_order(self, random: np.random.Generator) -> Iterator[dict[str, Any]]:
+        shards = self._rows.num_shards
+        for shard in random.permutation(shards).tolist():
+            yield from filter(has_objects, self._rows.shard(num_shards=shards, index=shard))
+
+    def _shuffled(self) -> Iterator[dict[str, Any]]:
+        # Not `IterableDataset.shuffle`: its order changes between versions of `datasets`, and a run is to be resumed.
+        random = np.random.default_rng((self._seed, self.epoch))
+        held: list[dict[str, Any]] = []
+        for row in self._in_order(random):
+            if len(held) < self._buffer_size:
+                held.append(row)
+                continue
+            drawn = random.integers(len(held))
+            yield held[drawn]
+            held[drawn] = row
+        for drawn in random.permutation(len(held)).tolist():
+            yield held[drawn]
 
     def __next__(self) -> dict[str, Any]:
         row = next(self._iterator, None)
@@ -36,7 +55,7 @@ class RowStream(Iterator[dict[str, Any]]):
             if self.position == 0:
                 raise ValueError("the stream has no row with an annotated object that is no crowd")
             self.epoch, self.position = self.epoch + 1, 0
-            self._iterator = self._open(0)
+            self._iterator = self._shuffled()
             return next(self)
         self.position += 1
         return row
@@ -48,10 +67,10 @@ def stream_rows(
     """
     Shuffle a stream, epoch after epoch, without end.
 
-    The order is that of `rows.shuffle(seed, buffer_size)` with `set_epoch(epoch)`: shards are shuffled, then rows
-    within a buffer. Rows without an object to learn from are left out. Iterate in the main process and hand rows to the
-    workers: inside a worker `datasets` gives each one other shards, and the order then depends on their number. Several
-    processes take every n-th row each.
+    Shards come in random order; rows are drawn at random from a buffer that they pass through. Rows without an object
+    to learn from are left out. Iterate in the main process and hand rows to the workers: inside a worker `datasets`
+    gives each one a part of the shards, and the order then depends on their number. Of several processes, each takes
+    every n-th row.
 
     Args:
         rows: with [`schema.VIDEO_FEATURES`], from `read_parquet(…, streaming=True)`.
