@@ -289,7 +289,7 @@ def test_only_drawn_masks_are_decoded():
             segmentation["rle"] = "corrupt"
     assert torch.equal(draw_clip(row, PLAIN, rng())["mask_labels"], clip["mask_labels"])
     row["instances"][0]["segmentations"][clip["frame_indices"][1]]["rle"] = "corrupt"
-    with pytest.raises(BrokenSampleError, match=f"video 7, frame {clip['frame_indices'][1]}: instance 1"):
+    with pytest.raises(BrokenSampleError, match=f"video 7, annotation 1, frame {clip['frame_indices'][1]}: "):
         draw_clip(row, PLAIN, rng())
 
 
@@ -303,7 +303,7 @@ def test_clips_depend_on_the_generator_alone():
 
 
 def test_a_row_without_frames_is_broken():
-    with pytest.raises(BrokenSampleError, match="video 9: it has no frames"):
+    with pytest.raises(BrokenSampleError, match="video 9, frames: expected at least one"):
         draw_clip({"video_id": 9, "height": 4, "width": 4, "frames": [], "instances": []}, PLAIN, rng())
 
 

@@ -56,7 +56,7 @@ def draw_clip(row: dict, settings: ClipSettings, rng: np.random.Generator) -> di
         BrokenSampleError: a frame or a mask that can't be read; the message names the video and the file.
     """
     if not row["frames"]:
-        raise BrokenSampleError(f"video {row['video_id']}: it has no frames")
+        raise BrokenSampleError("malformed", row["video_id"], "frames", "expected at least one, got none")
     frames = sample_frames(len(row["frames"]), settings.num_frames, settings.frame_range, rng)
     size, is_image = (row["height"], row["width"]), len(row["frames"]) == 1
     transforms = draw_transforms(size, settings, rng, is_image=is_image)
