@@ -170,5 +170,5 @@ def test_polygon_parts_are_joined_and_absent_instances_are_empty():
     ],
 )
 def test_run_lengths_of_another_size_are_named(counts, message):
-    with pytest.raises(BrokenSampleError, match=rf"video 7, frame 0: instance 1: .*{message}"):
+    with pytest.raises(BrokenSampleError, match=rf"video 7, annotation 1, frame 0: .*{message}"):
         transformed_masks([{"rle": counts, "polygons": None}], [])

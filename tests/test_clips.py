@@ -5,12 +5,14 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 
 from clip_rows import instance, make_row, noise_row, painted, rle
 from vita_hf.data import clips as clips_module
 from vita_hf.data.augmentation import draw_transforms
 from vita_hf.data.clips import ClipSettings, LargeScaleJitter, draw_clip, sample_frames
 from vita_hf.data.rows import BrokenSampleError, decode_frame
+from vita_hf.data.schema import VIDEO_FEATURES
 from vita_hf.data.transforms import Crop, HorizontalFlip, Pad, Resize, Rotate
 
 PLAIN = ClipSettings(num_frames=3, frame_range=2, crop_probability=0, flip_probability=0, short_edges=[40])
@@ -289,7 +291,7 @@ def test_only_drawn_masks_are_decoded():
             segmentation["rle"] = "corrupt"
     assert torch.equal(draw_clip(row, PLAIN, rng())["mask_labels"], clip["mask_labels"])
     row["instances"][0]["segmentations"][clip["frame_indices"][1]]["rle"] = "corrupt"
-    with pytest.raises(BrokenSampleError, match=f"video 7, frame {clip['frame_indices'][1]}: instance 1"):
+    with pytest.raises(BrokenSampleError, match=f"video 7, annotation 1, frame {clip['frame_indices'][1]}: "):
         draw_clip(row, PLAIN, rng())
 
 
@@ -302,8 +304,17 @@ def test_clips_depend_on_the_generator_alone():
     assert first["frame_indices"] != other["frame_indices"]
 
 
+def test_rows_out_of_an_arrow_data_set_give_the_same_clips():
+    rows = [noise_row(5, video_id=1), noise_row(1, video_id=2)]
+    dataset = Dataset.from_list(rows, features=VIDEO_FEATURES)
+    for row, stored in zip(rows, dataset):
+        expected, clip = (draw_clip(r, ClipSettings(3, 4, short_edges=[40]), rng()) for r in (row, stored))
+        assert torch.equal(clip["pixel_values"], expected["pixel_values"])
+        assert torch.equal(clip["mask_labels"], expected["mask_labels"]) and len(clip["mask_labels"]) == 2
+
+
 def test_a_row_without_frames_is_broken():
-    with pytest.raises(BrokenSampleError, match="video 9: it has no frames"):
+    with pytest.raises(BrokenSampleError, match="video 9, frames: expected at least one"):
         draw_clip({"video_id": 9, "height": 4, "width": 4, "frames": [], "instances": []}, PLAIN, rng())
 
 

@@ -106,7 +106,7 @@ def test_several_workers_write_the_same(tmp_path):
 
 
 def test_errors(tmp_path):
-    with pytest.raises(ValueError, match="size: expected .* at least 32 pixels, got 16×128"):
+    with pytest.raises(ValueError, match=r"size: expected .* at least 32 pixels, got 16×128"):
         SyntheticVideo(0, 0, (16, 128))
     with pytest.raises(ValueError, match="length: expected at least 1 frame, got 0"):
         SyntheticVideo(0, 0, length=0)

@@ -59,8 +59,9 @@ def _decode_rles(row: dict, instances: Sequence[dict], frame: int) -> np.ndarray
     try:
         runs, _, _ = decode(rles, height * width)  # checks them, which pycocotools doesn't
     except RunLengthError as error:
-        problems = "; ".join(f"instance {instances[i]['id']}: {problem}" for i, problem in error.problems.items())
-        raise BrokenSampleError(f"video {row['video_id']}, frame {frame}: {problems}") from error
+        index, problem = next(iter(error.problems.items()))
+        where = f"annotation {instances[index]['id']}, frame {frame}"
+        raise BrokenSampleError("rle-corrupt", row["video_id"], where, problem) from None
     pixels = np.repeat(np.tile(np.array([0, 1], dtype=np.uint8), len(runs)), runs.ravel())
     return pixels.reshape(-1, width, height).transpose(0, 2, 1)
 

@@ -6,6 +6,7 @@ arrays of (x, y). The rules are those of detectron2's transforms, which VITA was
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -121,6 +122,7 @@ Transform = Resize | Crop | HorizontalFlip | Rotate | Pad
 """Has `new_size` and the methods `image` (PIL), `masks` (uint8 (N, h, w), N ≥ 1) and `polygon` (float64 (P, 2))."""
 
 
+@lru_cache(maxsize=64)  # called for every frame, mostly with the same sizes
 def _nearest(old: int, new: int) -> np.ndarray:
     """The pixel that each of `new` is taken from along an axis: Pillow's choice, whose rounding decides at ties."""
     return np.asarray(Image.fromarray(np.arange(old, dtype=np.int32)[None]).resize((new, 1), Image.Resampling.NEAREST))[
