@@ -54,7 +54,7 @@ def parameter_groups(model: VitaForVideoInstanceSegmentation, settings: Training
 def make_optimizer(model: VitaForVideoInstanceSegmentation, settings: TrainingSettings) -> torch.optim.AdamW:
     """AdamW over [`parameter_groups`]."""
     groups = [{k: v for k, v in group.items() if k != "names"} for group in parameter_groups(model, settings)]
-    return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.epsilon)
+    return torch.optim.AdamW(groups, betas=settings.betas, eps=settings.epsilon, fused=True)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, settings: TrainingSettings, step: int) -> float:
