@@ -391,7 +391,7 @@ def _decode_masks(rles: list[dict], size: tuple[int, int]) -> torch.Tensor:
     """Decode n run lengths: bool tensor (n, h, w)."""
     if not rles:
         return torch.zeros((0, *size), dtype=torch.bool)
-    return torch.from_numpy(mask_api.decode(rles)).permute(2, 0, 1).contiguous().bool()
+    return torch.from_numpy(mask_api.decode(rles)).permute(2, 0, 1).contiguous().view(torch.bool)
 
 
 __all__ = ["VideoInstances", "encode_masks"]

@@ -169,12 +169,13 @@ class Painter:
             image = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.LANCZOS))
             rows = np.asarray(Image.fromarray(rows).resize(size[::-1], Image.Resampling.NEAREST))
         image = image.copy()
-        covered = rows >= 0
-        colors = self.colors[rows[covered]]
-        image[covered] = np.rint(image[covered] * (1 - self.alpha) + colors * self.alpha)
+        pixels, flat = image.reshape(-1, 3), rows.reshape(-1)
+        covered = np.flatnonzero(flat >= 0)
+        colors = self.colors[flat[covered]]
+        pixels[covered] = np.rint(pixels[covered] * np.float32(1 - self.alpha) + colors * np.float32(self.alpha))
         if self.contours:
-            edges = covered & _is_edge(rows, max(1, round(min(rows.shape) / 240)))
-            image[edges] = self.colors[rows[edges]]
+            edges = covered[_is_edge(rows, max(1, round(min(rows.shape) / 240))).reshape(-1)[covered]]
+            pixels[edges] = self.colors[flat[edges]]
         return self._write_labels(image, rows) if self.labels else image
 
     def _rows(self, frame: int) -> np.ndarray:
@@ -189,11 +190,12 @@ class Painter:
         height, width = rows.shape
         font_size = min(32, max(11, round(min(height, width) / 26)))
         font = ImageFont.load_default(font_size)
-        pad = max(2, font_size // 5)
-        line = font_size + 2 * pad
+        pad = max(3, font_size // 3)
+        line = font_size + pad
         picture = Image.fromarray(image)
         pen = ImageDraw.Draw(picture)
         places = ndimage.find_objects(rows + 1, max_label=len(self.result))
+        centers = _mean_columns(rows, len(self.result))
         taken: list[tuple[int, int, int, int]] = []
         for row in self.order:
             if places[row] is None:
@@ -203,7 +205,7 @@ class Painter:
             if not fitting:
                 continue
             text, length = fitting[0]
-            box = _free_place(places[row], (length, line), (width, height), taken)
+            box = _free_place(places[row][0], centers[row], (length, line), (width, height), taken)
             taken.append(box)
             color = tuple(int(value) for value in self.colors[row])
             pen.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=color)
@@ -212,22 +214,42 @@ class Painter:
 
 
 def _is_edge(rows: np.ndarray, thickness: int) -> np.ndarray:
-    """Pixels with a pixel of another track, or of none, at most `thickness` away in any direction."""
-    size = 2 * thickness + 1
-    return ndimage.maximum_filter(rows, size, mode="nearest") != ndimage.minimum_filter(rows, size, mode="nearest")
+    """Pixels with a pixel of another track, or of none, at most `thickness` away up, down, left or right."""
+    edge = np.zeros(rows.shape, dtype=bool)
+    for distance in range(1, thickness + 1):
+        differs = rows[distance:] != rows[:-distance]
+        edge[distance:] |= differs
+        edge[:-distance] |= differs
+        differs = rows[:, distance:] != rows[:, :-distance]
+        edge[:, distance:] |= differs
+        edge[:, :-distance] |= differs
+    return edge
+
+
+def _mean_columns(rows: np.ndarray, count: int) -> np.ndarray:
+    """The mean column of each track's pixels (count,); 0 for a track without any."""
+    covered = rows[rows >= 0]
+    columns = np.nonzero(rows >= 0)[1]
+    pixels = np.bincount(covered, minlength=count)
+    return np.bincount(covered, columns, minlength=count) / np.maximum(pixels, 1)
 
 
 def _free_place(
-    place: tuple[slice, slice], tag: tuple[int, int], frame: tuple[int, int], taken: list[tuple[int, int, int, int]]
+    lines: slice,
+    center: float,
+    tag: tuple[int, int],
+    frame: tuple[int, int],
+    taken: list[tuple[int, int, int, int]],
 ) -> tuple[int, int, int, int]:
     """
-    Find room for a label of size `tag` (width, height) next to its track.
+    Find room for a label next to its track, which covers the `lines` and has its mean column at `center`.
 
-    Above the track is best, then below it, then farther up and down; if all is taken, it stays above.
+    Above the track is best, then below it, then inside at its top, then farther up and down; if all is taken, it stays
+    above. `tag` and `frame` are (width, height).
     """
-    (width, height), (y_range, x_range) = tag, place
-    left = min(x_range.start, frame[0] - width)
-    tops = [y_range.start - height, y_range.stop, y_range.start]
+    width, height = tag
+    left = round(min(max(center - width / 2, 0), frame[0] - width))
+    tops = [lines.start - height, lines.stop, lines.start]
     tops += [top for step in range(1, 6) for top in (tops[0] - step * height, tops[1] + step * height)]
     tops = [min(max(top, 0), frame[1] - height) for top in tops]
     boxes = [(left, top, left + width, top + height) for top in tops]
