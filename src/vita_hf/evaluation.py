@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from .files import write_atomically
 from .image_processing_vita import VitaVideoProcessor
 from .modeling_vita import VitaForVideoInstanceSegmentation
 from .streaming import VideoStream, segment_video
@@ -112,20 +112,6 @@ def category_ids(id2label: dict[int, str], categories: list[dict[str, Any]]) -> 
             f"{sorted(ours - by_name.keys())[:5]}, only the file {sorted(by_name.keys() - ours)[:5]}"
         )
     return {label: by_name[plain(name)] for label, name in id2label.items()}
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
 
 
 class ResultStore:
