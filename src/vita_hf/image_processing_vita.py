@@ -1,5 +1,6 @@
 """Videos to tensors, outputs to instances."""
 
+import sys
 import warnings
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -433,7 +434,7 @@ class VideoInstanceDecoder:
         self.score_sums = torch.zeros(len(unique), dtype=torch.float64)
         self.pixel_counts = torch.zeros(len(unique), dtype=torch.int64)
         self.mask_chunks: list[torch.Tensor] = []
-        self.rles: list[list[dict]] = [[] for _ in unique]
+        self.counts: list[list[str]] = [[] for _ in unique]  # strings alone: a dict takes more than most of them
 
     @torch.no_grad()
     def process_chunk(self, mask_features: torch.Tensor) -> None:
@@ -455,7 +456,8 @@ class VideoInstanceDecoder:
         logits = F.interpolate(logits, size=padded_size, mode="bilinear", align_corners=False)[..., :height, :width]
         probabilities = logits.sigmoid()
         inside = probabilities > 0.5
-        self.score_sums += probabilities.mul_(inside).sum((0, 2, 3)).cpu()
+        # Frame by frame first, so that sums do not depend on the chunks.
+        self.score_sums += probabilities.mul_(inside).sum((2, 3)).cpu().double().sum(0)
         self.pixel_counts += inside.sum((0, 2, 3)).cpu()
         del probabilities, inside
         if self.target_size != self.frame_size:
@@ -465,8 +467,8 @@ class VideoInstanceDecoder:
             self.mask_chunks.append(masks.cpu())
         else:
             rles = encode_masks(masks.flatten(0, 1))
-            for row, track in enumerate(self.rles):
-                track.extend(rles[row :: len(self.rles)])
+            for row, track in enumerate(self.counts):
+                track.extend(sys.intern(rle["counts"]) for rle in rles[row :: len(self.counts)])
 
     def finalize(self) -> VideoInstances:
         """Score the tracks and hand them over, best first."""
@@ -477,7 +479,8 @@ class VideoInstanceDecoder:
         order = order[scores >= self.threshold]
         rows = self.rows[order]
         if self.output_format == "rle":
-            masks = [list(self.rles[row]) for row in rows]
+            size = list(self.target_size)
+            masks = [[{"size": size, "counts": counts} for counts in self.counts[row]] for row in rows]
         elif self.mask_chunks:
             masks = torch.cat([chunk[:, rows].transpose(0, 1) for chunk in self.mask_chunks], dim=1)
         else:
