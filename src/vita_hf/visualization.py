@@ -10,9 +10,10 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 from tqdm.auto import tqdm
 
-from .image_processing_vita import _open, _to_channels_first
+from .image_processing_vita import _to_channels_first
 from .palette import text_color, track_color
 from .results import VideoInstances
+from .video_io import open_video
 from .video_writer import check_output, video_writer
 
 
@@ -98,7 +99,7 @@ class ResultFrames:
         numbers = frame_numbers(result)
         self.numbers = list(numbers) if chosen is None else [numbers[frame] for frame in chosen]
         self.size = result.size
-        self.reader = _open(video, self.name, decoder)
+        self.reader = open_video(video, self.name, decoder)
         self.fps = self.reader.fps
 
     def __len__(self) -> int:
