@@ -194,7 +194,7 @@ class Painter:
 
     def _write_labels(self, image: np.ndarray, rows: np.ndarray) -> np.ndarray:
         height, width = rows.shape
-        font_size = min(32, max(11, round(min(height, width) / 26)))
+        font_size = min(48, max(11, round(min(height, width) / 26)))
         font = ImageFont.load_default(font_size)
         pad = max(3, font_size // 3)
         line = font_size + pad
