@@ -17,17 +17,17 @@ from accelerate.logging import get_logger
 from accelerate.utils import ProjectConfiguration
 
 from vita_hf import VitaVideoProcessor
-from vita_hf.data.mixing import ClipDataset, SampleSchedule
-from vita_hf.evaluation import read_split
+from vita_hf.evaluation import Split, read_split
 from vita_hf.files import write_atomically
 from vita_hf.recipes import apply_overrides, list_recipes, load_recipe
 from vita_hf.training.evaluation import evaluate_split
-from vita_hf.training.finish import describe_changes, save_model
+from vita_hf.training.finish import describe_changes, push_to_hub, save_model
 from vita_hf.training.loop import LoopOptions, Trainer, TrainingInterrupted
 from vita_hf.training.precision import choose_precision, keep_pixel_decoder_in_float32, refuse_fsdp_on_cpu
 from vita_hf.training.settings import TrainingSettings
-from vita_hf.training.sources import own_source, recipe_sources
+from vita_hf.training.sources import make_clips, own_source, parquet_source, recipe_sources
 from vita_hf.training.starting import build_model
+from vita_hf.training_card import DataSource
 
 EXAMPLE = """examples:
   accelerate launch scripts/train.py --recipe ytvis2019-r50 --init vita-r50-coco --data-root data --output out
@@ -52,6 +52,8 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     data.add_argument("--data-root", type=Path, help="folder with ytvis_2019/, ytvis_2021/, ovis/, coco/ as unpacked")
     data.add_argument("--train-json", type=Path, help="annotations in YouTube-VIS's form; classes are taken from it")
     data.add_argument("--train-images", type=Path, help="folder that its file names are relative to")
+    data.add_argument("--train-parquet", metavar="DIR_OR_ID", help="what prepare_dataset.py wrote, here or on the Hub")
+    data.add_argument("--streaming", action="store_true", help="read the Parquet shards as they are needed")
     data.add_argument("--eval-json", type=Path, help="annotations to score against")
     data.add_argument("--eval-images", type=Path)
     data.add_argument("--skip-broken", action="store_true", help="leave out, count and log what can't be read")
@@ -72,9 +74,15 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         parser.error("expected both --train-json and --train-images, or neither")
     if (args.eval_json is None) != (args.eval_images is None):
         parser.error("expected both --eval-json and --eval-images, or neither")
-    if args.train_json is None and args.data_root is None:
-        parser.error("expected --data-root, or --train-json and --train-images")
+    if sum(source is not None for source in (args.data_root, args.train_json, args.train_parquet)) != 1:
+        parser.error("expected one of --data-root, --train-json (with --train-images), and --train-parquet")
+    if args.streaming and (args.train_parquet is None or args.skip_broken):
+        parser.error("--streaming: expected --train-parquet, and no --skip-broken (a stream has no other row to take)")
     return args
+
+
+def _describe(split: Split) -> DataSource:
+    return DataSource(name=f"{split.path.resolve().parent.name}/{split.path.stem}", videos=len(split.clips))
 
 
 def train(args: argparse.Namespace) -> None:
@@ -114,6 +122,8 @@ def train(args: argparse.Namespace) -> None:
     with accelerator.main_process_first():
         if args.train_json is not None:
             sources = own_source(recipe, args.train_json, args.train_images, args.skip_broken)
+        elif args.train_parquet is not None:
+            sources = parquet_source(recipe, args.train_parquet, args.streaming)
         else:
             sources = recipe_sources(recipe, args.data_root, args.skip_broken)
     split = read_split(args.eval_json, args.eval_images) if args.eval_json is not None else None
@@ -128,15 +138,7 @@ def train(args: argparse.Namespace) -> None:
     if args.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
-    schedule = SampleSchedule(
-        [len(source.data.rows) for source in sources],
-        [source.weight for source in sources],
-        settings.seed,
-        settings.steps * settings.batch_size,
-    )
-    clips = ClipDataset(
-        [source.data.rows for source in sources], [source.clips for source in sources], schedule, args.skip_broken
-    )
+    clips = make_clips(sources, settings, args.skip_broken)
     options = LoopOptions(
         output=args.output,
         micro_batches=args.micro_batches or int(os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")),
@@ -164,7 +166,7 @@ def train(args: argparse.Namespace) -> None:
         "going on from" if resumed else "starting at",
         trainer.step,
         settings.steps,
-        ", ".join(f"{source.data.name}: {len(source.data.rows)} rows" for source in sources),
+        ", ".join(f"{source.data.name}: {source.count_rows() or 'streamed'} rows" for source in sources),
         sum(p.numel() for p in trainer.model.parameters() if p.requires_grad) / 1e6,
         settings.batch_size,
         options.micro_batches,
@@ -173,8 +175,20 @@ def train(args: argparse.Namespace) -> None:
         accelerator.mixed_precision,
     )
     trainer.run()
-    save_model(accelerator, trainer, processor, recipe, args, sources, split)
+    save_model(
+        accelerator,
+        trainer,
+        processor,
+        args.output,
+        recipe=recipe,
+        recipe_name=args.recipe,
+        overrides=args.set,
+        data=[DataSource(name=s.data.name, videos=s.count_rows(), weight=s.weight) for s in sources],
+        evaluated_on=None if split is None else _describe(split),
+    )
     logger.info("written: %s", args.output)
+    if args.push_to_hub and accelerator.is_main_process:
+        push_to_hub(args.output, args.push_to_hub)
     accelerator.end_training()
 
 

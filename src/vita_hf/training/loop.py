@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from ..data.collate import collate_clips
 from ..data.mixing import StepBatchSampler
+from ..data.streamed_clips import StreamBatchSampler, StreamedClips
 from ..files import write_atomically
 from ..image_processing_vita import VitaVideoProcessor
 from ..loss_vita import count_loss_normalizers, reduce_loss_normalizers
@@ -70,7 +71,7 @@ class Trainer:
         model: In float32, on any device.
         processor: Whose normalisation the frames get.
         settings, options: See there.
-        clips: Item n is sample n of the training, see [`~vita_hf.data.mixing.ClipDataset`].
+        clips: A [`~vita_hf.data.mixing.ClipDataset`] or [`~vita_hf.data.streamed_clips.StreamedClips`].
         evaluate: Called with (unwrapped model, step) in every process; returns scores.
     """
 
@@ -99,6 +100,7 @@ class Trainer:
         self.step = 0
         self.skipped = 0
         self.sums: dict[str, float] = {}  # of the terms since the last line of the log
+        self.place: list[int] | None = None  # in a stream, of the next step
 
     def resume(self) -> bool:
         """Go on from the newest complete checkpoint; False where there is none."""
@@ -107,12 +109,14 @@ class Trainer:
             state = self.checkpoints.read_state(steps[-1])
             self.checkpoints.load(self.accelerator, steps[-1])
             self.step, self.skipped, self.sums = state["step"], state["skipped"], state["sums"]
+            self.place = state["place"]
         self.log.rewind(self.step)
         return bool(steps)
 
     def save(self) -> None:
         """Write a checkpoint of the step that was reached."""
-        self.checkpoints.save(self.accelerator, self.step, {"skipped": self.skipped, "sums": self.sums})
+        state = {"skipped": self.skipped, "sums": self.sums, "place": self.place}
+        self.checkpoints.save(self.accelerator, self.step, state)
 
     def run(self) -> None:
         """Train to the last step.
@@ -126,7 +130,8 @@ class Trainer:
         if self.config.freeze_detector:  # keep the statistics of its batch norms
             unwrapped = self.accelerator.unwrap_model(self.model)
             unwrapped.model.pixel_level_module.eval()
-        batches = iter(self._loader())
+        loader = self._loader()
+        batches = iter(loader)
         progress = tqdm(
             total=settings.steps,
             initial=self.step,
@@ -139,6 +144,8 @@ class Trainer:
             while self.step < settings.steps:
                 terms, asked = self._train_step([next(batches) for _ in range(options.micro_batches)], stop)
                 self.step += 1
+                if isinstance(loader.batch_sampler, StreamBatchSampler):
+                    self.place = loader.batch_sampler.place(self.step)
                 progress.update()
                 self._record(terms, progress)
                 last = self.step == settings.steps
@@ -159,11 +166,14 @@ class Trainer:
             process_index=self.accelerator.process_index,
             start_step=self.step,
         )
+        if isinstance(self.clips, StreamedClips):
+            sampler = StreamBatchSampler(self.clips, sampler, self.place)
         return DataLoader(
             self.clips,
             batch_sampler=sampler,
             num_workers=self.options.workers,
             collate_fn=self.collate,
+            worker_init_fn=_leave_signals_to_main_process,
             pin_memory=self.accelerator.device.type == "cuda",
             generator=torch.Generator().manual_seed(0),  # workers' seeds: not from the global generator
         )
@@ -270,6 +280,12 @@ class StopRequest:
 
     def __bool__(self) -> bool:
         return self.asked
+
+
+def _leave_signals_to_main_process(worker: int) -> None:
+    # Ctrl-C reaches every process of a terminal; the main one still needs its workers to finish the step.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
