@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,17 +13,20 @@ def replaced_when_done(path: str | os.PathLike) -> Iterator[Path]:
     """
     Gives a path beside `path` to write to, which takes its place when the block ends, and is removed if it fails.
 
-    Makes the folder where it is not there.
+    What is written may be a file or a folder; the path has the suffix of `path`, by which writers know the format.
+    Makes the folder it is in where that is not there. A folder only takes the place of an empty one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
         raise
 
 
