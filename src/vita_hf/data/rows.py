@@ -88,12 +88,13 @@ def segmentation_mask(
     height, width = row["height"], row["width"]
     if segmentation is None:
         return np.zeros((height, width), bool)
-    if segmentation["rle"] is None:
+    counts = segmentation["rle"]
+    if counts is None:
         parts = mask_api.frPyObjects(segmentation["polygons"], height, width)
-        return np.asarray(mask_api.decode(parts)).any(axis=2)
+        counts = mask_api.merge(parts)["counts"].decode("ascii")
     try:
         # pycocotools' own decoder checks nothing; this one does, and has the runs at hand afterwards
-        pairs, _, _ = decode([segmentation["rle"]], height * width)
+        pairs, _, _ = decode([counts], height * width)
     except RunLengthError as error:
         where = "a mask" if annotation_id is None else f"annotation {annotation_id}"
         raise BrokenSampleError("rle-corrupt", row["video_id"], where, error.problems[0]) from None
