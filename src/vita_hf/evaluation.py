@@ -17,6 +17,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from .data.categories import plain_name
 from .files import write_atomically
 from .image_processing_vita import VitaVideoProcessor
 from .modeling_vita import VitaForVideoInstanceSegmentation
@@ -96,22 +97,18 @@ def category_ids(id2label: dict[int, str], categories: list[dict[str, Any]]) -> 
     Raises:
         ValueError: the names, or without names the numbers, differ; says which.
     """
-
-    def plain(name: str) -> str:
-        return name.lower().replace("_", " ").replace("-", " ").strip()
-
     if all(name == f"LABEL_{label}" for label, name in id2label.items()):
         if len(id2label) != len(categories):
             raise ValueError(f"the model has {len(id2label)} classes, the annotation file {len(categories)} categories")
         return dict(zip(sorted(id2label), (category["id"] for category in categories)))
-    by_name = {plain(category["name"]): category["id"] for category in categories}
-    ours = {plain(name) for name in id2label.values()}
+    by_name = {plain_name(category["name"]): category["id"] for category in categories}
+    ours = {plain_name(name) for name in id2label.values()}
     if ours != by_name.keys():
         raise ValueError(
             "the model's classes are not the annotation file's categories: only the model has "
             f"{sorted(ours - by_name.keys())[:5]}, only the file {sorted(by_name.keys() - ours)[:5]}"
         )
-    return {label: by_name[plain(name)] for label, name in id2label.items()}
+    return {label: by_name[plain_name(name)] for label, name in id2label.items()}
 
 
 class ResultStore:
