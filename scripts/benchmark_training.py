@@ -7,7 +7,7 @@ equal. Deformable attention is, in the baseline, transformers' `grid_sample` imp
 this package's ("pytorch", "cpp").
 
 Steps of all variants take turns in one process; reported are medians. Peak memory is measured in fresh processes, above
-what is resident before the step: weights and AdamW's state.
+what is resident before the step: weights, gradients and AdamW's state, and for "after the pixel decoder" its outputs.
 
     python scripts/benchmark_training.py                       # R50, 3 frames of 288×512, on the CPU
     python scripts/benchmark_training.py --rounds 5 --json out.json
@@ -114,10 +114,13 @@ class Fixed(torch.nn.Module):
 
     def __init__(self, outputs: tuple):
         super().__init__()
-        features, pixels, mask_features, maps = outputs
-        self.outputs = features, pixels, mask_features, list(maps)
-        for tensor in (pixels, mask_features, *maps):
-            tensor.requires_grad_()
+        self.outputs = outputs
+        _, pixels, mask_features, maps = outputs
+        self.leaves = [tensor.requires_grad_() for tensor in (pixels, mask_features, *maps)]
+
+    def clear(self) -> None:
+        for leaf in self.leaves:
+            leaf.grad = None
 
     def forward(self, pixel_values: Tensor) -> tuple:
         return self.outputs
@@ -143,10 +146,10 @@ class Step:
         return {name: term.item() for name, term in outputs.loss_dict.items()}
 
     def clear(self) -> None:
-        self.model.zero_grad()
-        pixel_level = self.model.model.pixel_level_module
-        for tensor in pixel_level.outputs[1:3] if isinstance(pixel_level, Fixed) else ():
-            tensor.grad = None
+        """Zero the parameters' gradients but keep their memory; the fixed inputs lose theirs."""
+        self.model.zero_grad(set_to_none=False)
+        if isinstance(self.model.model.pixel_level_module, Fixed):
+            self.model.model.pixel_level_module.clear()
 
 
 def labelled_batch(frames: int, height: int, width: int, instances: int, num_labels: int) -> dict:

@@ -298,10 +298,11 @@ class SetCriterion:
         items = torch.arange(len(matches), device=mask_embeddings.device)
         items = items.repeat_interleave(torch.tensor(counts, device=items.device))
         embeddings = mask_embeddings[items, torch.cat([queries for queries, _ in matches])].split(counts)
-        masks = [
-            self.predict_masks(matched, self.features[item % len(self.features)]).transpose(0, 1)
-            for item, matched in enumerate(embeddings)
-        ]
+        masks = []
+        for item, matched in enumerate(embeddings):
+            features = self.features[item % len(self.features)]  # (T, Cm, H/4·W/4)
+            # Expanded, since a product of two and three dimensions may copy the features.
+            masks.append(self.predict_masks(matched.expand(len(features), -1, -1), features).transpose(0, 1))
         return torch.cat(masks)
 
     def mask_losses(self, mask_embeddings: Tensor, matches: Matches) -> tuple[Tensor, Tensor]:
