@@ -1,26 +1,36 @@
 """VITA video instance segmentation for Hugging Face Transformers.
 
-Importing this package registers its classes with transformers' `Auto*` classes.
+Importing this package registers its classes with transformers' `Auto*` classes, and the pipeline as
+`pipeline("video-instance-segmentation")`.
 """
 
 from importlib.metadata import version
 
 from transformers import AutoConfig, AutoModel, AutoModelForUniversalSegmentation, AutoVideoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from . import backbones  # registers VitaResNetConfig
 from .configuration_vita import VitaConfig
 from .image_processing_vita import VitaVideoProcessor
 from .modeling_vita import VitaForVideoInstanceSegmentation, VitaModel, VitaPreTrainedModel
+from .pipeline_vita import VideoInstanceSegmentationPipeline
 from .results import VideoInstances
 
 AutoConfig.register(VitaConfig.model_type, VitaConfig, exist_ok=True)
 AutoModel.register(VitaConfig, VitaModel, exist_ok=True)
 AutoModelForUniversalSegmentation.register(VitaConfig, VitaForVideoInstanceSegmentation, exist_ok=True)
 AutoVideoProcessor.register(VitaConfig, VitaVideoProcessor, exist_ok=True)
+PIPELINE_REGISTRY.register_pipeline(
+    "video-instance-segmentation",
+    pipeline_class=VideoInstanceSegmentationPipeline,
+    pt_model=AutoModelForUniversalSegmentation,
+    type="video",
+)
 
 __version__ = version("vita-hf")
 
 __all__ = [
+    "VideoInstanceSegmentationPipeline",
     "VideoInstances",
     "VitaConfig",
     "VitaForVideoInstanceSegmentation",

@@ -9,18 +9,19 @@ import hashlib
 import io
 import json
 import os
-import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm.auto import tqdm
 
+from .files import write_atomically
 from .image_processing_vita import VitaVideoProcessor
 from .modeling_vita import VitaForVideoInstanceSegmentation
+from .streaming import VideoStream, segment_video
+from .video_io import image_size
 
 
 @dataclass(frozen=True)
@@ -113,20 +114,6 @@ def category_ids(id2label: dict[int, str], categories: list[dict[str, Any]]) -> 
     return {label: by_name[plain(name)] for label, name in id2label.items()}
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
 class ResultStore:
     """Finished clips' results, one file each, below `folder/parts`.
 
@@ -178,27 +165,25 @@ def describe_run(model_path: str, split: Split, **settings: Any) -> dict[str, An
     return {"model": model, "annotations": digest, **settings}
 
 
-@torch.no_grad()
 def segment(
     model: VitaForVideoInstanceSegmentation, processor: VitaVideoProcessor, clip: Clip, split: Split, top_k: int
 ) -> list[dict]:
     """One clip's results, in YouTube-VIS's form or, for an image, in COCO's, by the paper's top-k rule."""
     ids = category_ids(model.config.id2label, split.categories)
-    inputs = processor([clip.frames], return_tensors="pt", return_metadata=True)
-    (found_size,) = {(video.height, video.width) for video in inputs.pop("video_metadata")}
+    found_size = image_size(clip.frames[0])
     if found_size != tuple(clip.size):
         raise ValueError(
             f"{clip.frames[0].parent}: {split.path} says that its frames are {clip.size[0]}×{clip.size[1]}, they are "
             f"{found_size[0]}×{found_size[1]}"
         )
-    inputs = inputs.to(model.device)
-    inputs["pixel_values_videos"] = inputs["pixel_values_videos"].to(model.dtype)
-    (found,) = processor.post_process_video_instance_segmentation(
-        model(**inputs),
-        frame_sizes=inputs["frame_sizes"],
-        target_sizes=[clip.size],
+    found = segment_video(
+        model,
+        VideoStream(processor, clip.frames, name=f"video {clip.id}"),
         top_k=top_k,
-        output_format="rle",
+        threshold=0.0,
+        one_label_per_query=False,
+        mask_features="exact",  # so that scores do not depend on how much memory there is
+        progress=False,
     )
     results = found.to_ytvis(clip.id, ids)
     if not split.of_images:

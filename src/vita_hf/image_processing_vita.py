@@ -1,8 +1,10 @@
 """Videos to tensors, outputs to instances."""
 
+import sys
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -23,23 +25,9 @@ from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, make_batched_metadata
 
+from .resizing import resize_output_size
 from .results import VideoInstances, encode_masks
-from .video_io import IMAGE_SUFFIXES, VideoReader, list_frames, read_image
-
-
-def resize_output_size(height: int, width: int, shortest_edge: int, longest_edge: int | None = None) -> tuple[int, int]:
-    """
-    Compute the size to which VITA resizes a frame: 480×854 at 360 gives 360×641.
-
-    The shorter side becomes `shortest_edge`; if the longer one then exceeds `longest_edge`, both shrink until it
-    doesn't. Rounded to the nearest; transformers' own helper rounds down instead, which differs for many sizes.
-    """
-    short, long = float(shortest_edge), max(height, width) * (shortest_edge / min(height, width))
-    if longest_edge is not None and long > longest_edge:
-        shrink = longest_edge / long
-        short, long = short * shrink, long * shrink
-    short, long = max(1, int(short + 0.5)), max(1, int(long + 0.5))
-    return (short, long) if height <= width else (long, short)
+from .video_io import FrameSource, VideoReader, different_size, open_video, read_image, split_videos
 
 
 class VitaVideoProcessorKwargs(VideosKwargs, total=False):
@@ -59,6 +47,22 @@ class VitaVideoProcessorKwargs(VideosKwargs, total=False):
     size_divisor: int
     padding: bool
     decoder: Literal["pyav", "torchcodec"]
+
+
+@dataclass(frozen=True)
+class FrameChunk:
+    """
+    Some frames of a video, ready for the network.
+
+    Attributes:
+        pixel_values: Float32 tensor (n, 3, H, W), normalised and padded.
+        frame_size: (h, w) after resizing, before padding.
+        original_size: (h, w) of the video itself.
+    """
+
+    pixel_values: torch.Tensor
+    frame_size: tuple[int, int]
+    original_size: tuple[int, int]
 
 
 class VitaVideoProcessor(BaseVideoProcessor):
@@ -141,15 +145,8 @@ class VitaVideoProcessor(BaseVideoProcessor):
 
     def preprocess(self, videos, **kwargs) -> BatchFeature:
         """Process videos into a batch; see the class for what is accepted and returned."""
-        validate_typed_dict(self.valid_kwargs, kwargs)
-        settings = {name: getattr(self, name, None) for name in self.valid_kwargs.__annotations__} | kwargs
-        settings = self._standardize_kwargs(**settings)
-        if settings["do_center_crop"]:
-            raise ValueError("do_center_crop=True is not supported: masks are mapped back onto whole frames")
-        if settings["size_divisor"] < 1:
-            raise ValueError(f"size_divisor must be at least 1, got {settings['size_divisor']}")
-
-        videos = _split_videos(videos)
+        settings = self._settings(kwargs)
+        videos = split_videos(videos)
         metadata = settings["video_metadata"]
         metadata = [None] * len(videos) if metadata is None else make_batched_metadata(videos, metadata)
         if len(metadata) != len(videos):
@@ -163,6 +160,41 @@ class VitaVideoProcessor(BaseVideoProcessor):
         if settings["return_metadata"]:
             features["video_metadata"] = [metadata for _, metadata in loaded]
         return features
+
+    def iterate_chunks(
+        self,
+        source: FrameSource,
+        chunk_size: int,
+        indices: Container[int] | None = None,
+        max_frames: int | None = None,
+        name: str = "the video",
+        **kwargs,
+    ) -> Iterator[FrameChunk]:
+        """
+        Prepare one video chunk by chunk, holding no more than a chunk of it: together the chunks are what a call of
+        the processor gives for the whole video.
+
+        Args:
+            source: The video, from [`~vita_hf.video_io.open_video`].
+            chunk_size: Frames in every chunk but the last.
+            indices: Which of its frames to use; all by default. `do_sample_frames` plays no role here.
+            max_frames: The most frames to use; all by default.
+            name: What messages call the video.
+            kwargs: Settings as for a call.
+
+        Raises:
+            As a call does: the settings are checked at once, the frames as they come.
+        """
+        settings = self._settings(kwargs)
+        frames = islice(self._resize_frames(source, indices, name, settings), max_frames)
+
+        def chunks():
+            while chunk := list(islice(frames, chunk_size)):
+                batch = self._make_batch([torch.stack([frame for frame, _ in chunk])], settings)
+                size = tuple(batch["frame_sizes"][0].tolist())
+                yield FrameChunk(batch["pixel_values_videos"][0], size, chunk[0][1])
+
+        return chunks()
 
     def fetch_videos(self, video_url_or_urls, sample_indices_fn=None):
         """
@@ -182,11 +214,22 @@ class VitaVideoProcessor(BaseVideoProcessor):
         frames = np.stack(frames)
         return frames, _complete(metadata, reader, indices, len(frames), frames.shape[1:3])
 
+    def _settings(self, kwargs: dict) -> dict:
+        """Check a call's settings and fill in the processor's own."""
+        validate_typed_dict(self.valid_kwargs, kwargs)
+        settings = {name: getattr(self, name, None) for name in self.valid_kwargs.__annotations__} | kwargs
+        settings = self._standardize_kwargs(**settings)
+        if settings["do_center_crop"]:
+            raise ValueError("do_center_crop=True is not supported: masks are mapped back onto whole frames")
+        if settings["size_divisor"] < 1:
+            raise ValueError(f"size_divisor must be at least 1, got {settings['size_divisor']}")
+        return settings
+
     def _load_video(self, video, name: str, metadata: VideoMetadata | None, settings: dict):
         """Read one video and resize its frames one at a time: (T, 3, h, w) in the frames' dtype, and metadata."""
         if isinstance(video, str | Path):
             name = f"{name} ({video})"
-        source = _open(video, name, settings["decoder"])
+        source = open_video(video, name, settings["decoder"])
         sample_indices_fn = None
         if settings["do_sample_frames"] and not (settings["num_frames"] is None and settings["fps"] is None):
 
@@ -194,9 +237,17 @@ class VitaVideoProcessor(BaseVideoProcessor):
                 return self.sample_frames(metadata, num_frames=settings["num_frames"], fps=settings["fps"])
 
         indices, metadata = _choose_frames(source, metadata, sample_indices_fn)
-        frames, size = [], None
+        frames = list(self._resize_frames(source, indices, name, settings))
+        metadata = _complete(metadata, source, indices, len(frames), frames[0][1])
+        return torch.stack([frame for frame, _ in frames]), metadata
+
+    def _resize_frames(
+        self, source: FrameSource, indices: Container[int] | None, name: str, settings: dict
+    ) -> Iterator[tuple[torch.Tensor, tuple[int, int]]]:
+        """Yield each frame resized, (3, h, w) in its own dtype, and its original size."""
+        size, brightest = None, -1.0
         for index, frame in enumerate(source.frames(indices)):
-            where = f"{name}, frame {index if indices is None else indices[index]}"
+            where = f"{name}, frame {indices[index] if hasattr(indices, '__getitem__') else index}"
             if isinstance(frame, str | Path):
                 where += f" ({frame})"
             frame = _to_channels_first(frame, where, settings["input_data_format"], settings["do_convert_rgb"])
@@ -204,24 +255,20 @@ class VitaVideoProcessor(BaseVideoProcessor):
                 frame = frame.to(settings["device"])
             size = size or tuple(frame.shape[1:])
             if tuple(frame.shape[1:]) != size:
-                raise ValueError(
-                    f"{where}: all frames of a video must have one size; this one is {_hxw(frame.shape[1:])}, "
-                    f"the first is {_hxw(size)}"
-                )
+                raise different_size(where, frame.shape[1:], size)
             if settings["do_resize"]:
                 frame = self.resize(frame, _resized(settings["size"], *size), settings["resample"])
-            frames.append(frame)
-        if not frames:
+            if frame.is_floating_point():
+                brightest = max(brightest, frame.max().item())
+            yield frame, size
+        if size is None:
             raise ValueError(f"{name} has no frames")
-        metadata = _complete(metadata, source, indices, len(frames), size)
-        frames = torch.stack(frames)
-        if frames.is_floating_point() and settings["do_rescale"] and frames.max() <= 1:
+        if settings["do_rescale"] and 0 <= brightest <= 1:
             warnings.warn(
-                f"{name}: float frames with values of at most 1 are about to be rescaled; "
+                f"{name}: float frames with values of at most 1 were rescaled; "
                 "pass do_rescale=False if they are in [0, 1] already",
                 stacklevel=2,
             )
-        return frames, metadata
 
     def _make_batch(self, videos: list[torch.Tensor], settings: dict) -> dict[str, torch.Tensor]:
         """Normalise videos (T, 3, h, w) and write them into one zero-padded batch."""
@@ -373,7 +420,7 @@ class VideoInstanceDecoder:
         self.score_sums = torch.zeros(len(unique), dtype=torch.float64)
         self.pixel_counts = torch.zeros(len(unique), dtype=torch.int64)
         self.mask_chunks: list[torch.Tensor] = []
-        self.rles: list[list[dict]] = [[] for _ in unique]
+        self.counts: list[list[str]] = [[] for _ in unique]  # strings alone: a dict takes more than most of them
 
     @torch.no_grad()
     def process_chunk(self, mask_features: torch.Tensor) -> None:
@@ -395,7 +442,8 @@ class VideoInstanceDecoder:
         logits = F.interpolate(logits, size=padded_size, mode="bilinear", align_corners=False)[..., :height, :width]
         probabilities = logits.sigmoid()
         inside = probabilities > 0.5
-        self.score_sums += probabilities.mul_(inside).sum((0, 2, 3)).cpu()
+        # Frame by frame first, so that sums do not depend on the chunks.
+        self.score_sums += probabilities.mul_(inside).sum((2, 3)).cpu().double().sum(0)
         self.pixel_counts += inside.sum((0, 2, 3)).cpu()
         del probabilities, inside
         if self.target_size != self.frame_size:
@@ -405,8 +453,8 @@ class VideoInstanceDecoder:
             self.mask_chunks.append(masks.cpu())
         else:
             rles = encode_masks(masks.flatten(0, 1))
-            for row, track in enumerate(self.rles):
-                track.extend(rles[row :: len(self.rles)])
+            for row, track in enumerate(self.counts):
+                track.extend(sys.intern(rle["counts"]) for rle in rles[row :: len(self.counts)])
 
     def finalize(self) -> VideoInstances:
         """Score the tracks and hand them over, best first."""
@@ -417,7 +465,8 @@ class VideoInstanceDecoder:
         order = order[scores >= self.threshold]
         rows = self.rows[order]
         if self.output_format == "rle":
-            masks = [list(self.rles[row]) for row in rows]
+            size = list(self.target_size)
+            masks = [[{"size": size, "counts": counts} for counts in self.counts[row]] for row in rows]
         elif self.mask_chunks:
             masks = torch.cat([chunk[:, rows].transpose(0, 1) for chunk in self.mask_chunks], dim=1)
         else:
@@ -431,70 +480,6 @@ class VideoInstanceDecoder:
             num_frames=self.num_frames,
             id2label=self.id2label,
         )
-
-
-class _FrameList:
-    """Frames in memory, or paths of images, read like a `VideoReader`."""
-
-    fps = None
-
-    def __init__(self, items: Sequence):
-        self.items = items
-
-    def count_frames(self) -> int:
-        return len(self.items)
-
-    def frames(self, indices=None):
-        return (self.items[index] for index in (range(len(self.items)) if indices is None else indices))
-
-
-def _split_videos(videos) -> list:
-    """Make a list with one item a video: a path, an array with a time axis, or a list of images."""
-    if isinstance(videos, str | Path | Image.Image):
-        videos = [videos]
-    elif isinstance(videos, np.ndarray | torch.Tensor):
-        videos = list(videos) if videos.ndim == 5 else [videos]
-    elif not isinstance(videos, list | tuple):
-        raise TypeError(f"videos must be a path, an array, a tensor or a list of those, got {type(videos).__name__}")
-    if not len(videos):
-        raise ValueError("videos is empty: expected at least one video")
-    are_images = [_is_image(item) for item in videos]
-    if all(are_images):
-        return [videos]
-    if any(are_images):
-        raise ValueError(
-            f"videos mixes images (item {are_images.index(True)}) and videos (item {are_images.index(False)}): "
-            "a list of images is one video, a list of videos is a batch"
-        )
-    return list(videos)
-
-
-def _is_image(item) -> bool:
-    if isinstance(item, str | Path):
-        return Path(item).suffix.lower() in IMAGE_SUFFIXES and not Path(item).is_dir()
-    if isinstance(item, np.ndarray | torch.Tensor):
-        return item.ndim in (2, 3)
-    return isinstance(item, Image.Image)
-
-
-def _open(video, name: str, decoder: str) -> VideoReader | _FrameList:
-    if isinstance(video, str | Path):
-        if not Path(video).is_dir():
-            return VideoReader(video, decoder)
-        frames = list_frames(video)
-        if not frames:
-            raise ValueError(f"{name} has no frames: no {'/'.join(sorted(IMAGE_SUFFIXES))} files in the folder")
-        return _FrameList(frames)
-    if isinstance(video, np.ndarray | torch.Tensor):
-        if video.ndim != 4:
-            raise ValueError(f"{name}: expected an array with 4 dimensions (frames, …), got shape {tuple(video.shape)}")
-        return _FrameList(video)
-    if not isinstance(video, list | tuple):
-        raise TypeError(f"{name} must be a path, an array, a tensor or a list of images, got {type(video).__name__}")
-    for index, item in enumerate(video):
-        if not _is_image(item):
-            raise TypeError(f"{name}: item {index} of its list of images is not an image but {type(item).__name__}")
-    return _FrameList(video)
 
 
 def _choose_frames(source, metadata: VideoMetadata | None, sample_indices_fn):
@@ -584,4 +569,4 @@ def _hxw(size) -> str:
     return f"{size[0]}×{size[1]}"
 
 
-__all__ = ["VideoInstanceDecoder", "VitaVideoProcessor", "VitaVideoProcessorKwargs", "resize_output_size"]
+__all__ = ["FrameChunk", "VideoInstanceDecoder", "VitaVideoProcessor", "VitaVideoProcessorKwargs", "resize_output_size"]

@@ -1,0 +1,221 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from safetensors.torch import load_file
+from transformers import AutoModelForUniversalSegmentation, AutoVideoProcessor
+
+from training_runs import SCRIPT, arguments, load_script, make_set
+from vita_hf.data.parquet import write_parquet
+from vita_hf.data.ytvis import read_ytvis
+from vita_hf.training.checkpoints import Checkpoints
+from vita_hf.training.loop import TrainingLog
+
+main = load_script().main
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_set(tmp_path_factory.mktemp("set"))
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch, tmp_path_factory):
+    """One thread as in the subprocesses (sums round by their order), and a fresh state of Accelerate."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path_factory.getbasetemp() / "datasets"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    for state in (AcceleratorState, PartialState, GradientState):
+        state._reset_state()
+
+
+def curve(output):
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def start(args):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *args], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def wait_for_step(process, output, step):
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        if (output / "log.jsonl").is_file() and len(curve(output)) >= step:
+            return
+        time.sleep(0.02)
+    raise AssertionError(process.communicate(timeout=10)[1].decode())
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, tmp_path_factory):
+    output = tmp_path_factory.mktemp("uninterrupted")
+    torch.set_num_threads(1)
+    main(arguments(data, output, "training.steps=7", options=("--micro-batches", "2", "--workers", "2")))
+    return output
+
+
+def test_killed_and_resumed_equals_uninterrupted(data, uninterrupted, tmp_path):
+    """Bit for bit: the loss curve and the final weights, with workers and gradient accumulation."""
+    args = arguments(data, tmp_path, "training.steps=7", options=("--micro-batches", "2"))
+    process = start(args)
+    wait_for_step(process, tmp_path, 3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(curve(tmp_path)) < 7
+    main(args)
+    assert curve(tmp_path) == curve(uninterrupted)
+    ours, theirs = (load_file(folder / "model.safetensors") for folder in (tmp_path, uninterrupted))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert torch.equal(ours[name], tensor), name
+
+
+def test_a_signal_ends_it_after_the_step(data, tmp_path):
+    process = start(arguments(data, tmp_path, "training.steps=500"))
+    wait_for_step(process, tmp_path, 1)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=240)
+    reached = Checkpoints(tmp_path / "checkpoints", 2).steps()[-1]
+    assert process.returncode == 1
+    assert f"stopped after step {reached}; call again to go on" in errors.decode()
+    assert curve(tmp_path)[-1]["step"] == reached
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_the_finished_model(data, uninterrupted):
+    model, info = AutoModelForUniversalSegmentation.from_pretrained(uninterrupted, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert model.dtype == torch.float32
+    assert load_file(uninterrupted / "model.safetensors")["class_predictor.weight"].dtype == torch.float16
+    assert list(model.config.id2label.values()) == ["disc", "square", "triangle", "star", "flower", "peanut"]
+    assert AutoVideoProcessor.from_pretrained(uninterrupted).size["shortest_edge"] == 96
+    card = (uninterrupted / "README.md").read_text()
+    for fact in (
+        "| Recipe | `tiny-synthetic` |",
+        "`training.steps=7`",
+        "(6 videos, weight 1)",
+        "| Optimiser steps | 7 |",
+    ):
+        assert fact in card
+    assert sorted(path.name for path in (uninterrupted / "checkpoints").iterdir()) == [
+        "step-000000006",
+        "step-000000007",
+    ]
+
+
+def test_another_recipe_does_not_go_on(data, uninterrupted):
+    with pytest.raises(SystemExit, match=r"training of another recipe \(training\.learning_rate differ\)"):
+        main(arguments(data, uninterrupted, "training.steps=7", "training.learning_rate=1"))
+
+
+def test_a_training_goes_further_with_more_steps(data, tmp_path):
+    main(arguments(data, tmp_path, "training.steps=2"))
+    for state in (AcceleratorState, PartialState, GradientState):
+        state._reset_state()
+    main(arguments(data, tmp_path, "training.steps=3"))
+    assert [entry["step"] for entry in curve(tmp_path)] == [1, 2, 3]
+
+
+def test_evaluation_is_the_metric_s(data, tmp_path):
+    from vita_hf.metrics import VisEvaluator
+
+    options = ("--eval-json", str(data[0]), "--eval-images", str(data[1]))
+    main(arguments(data, tmp_path, "training.steps=1", options=options))
+    (scores,) = [entry["evaluation"] for entry in curve(tmp_path) if "evaluation" in entry]
+    evaluator = VisEvaluator(data[0])
+    evaluator.add(tmp_path / "evaluation" / "step-000000001" / "results.json")
+    assert scores == json.loads(json.dumps(evaluator.compute()))
+    assert "| step | loss | AP | AP50 | AP75 |" in (tmp_path / "README.md").read_text()
+
+
+def test_streaming_goes_on_where_it_was(data, tmp_path):
+    """From Parquet shards, streamed: interrupted after two steps of five, against a run in one go."""
+    dataset = read_ytvis(*data, cache_dir=tmp_path / "cache")
+    write_parquet(dataset, tmp_path / "parquet", shard_bytes=20_000)
+    source = ("--train-parquet", str(tmp_path / "parquet"), "--streaming")
+    for output, parts in (("whole", (5,)), ("parts", (2, 5))):
+        for steps in parts:
+            main(arguments(None, tmp_path / output, f"training.steps={steps}", options=source))
+            for state in (AcceleratorState, PartialState, GradientState):
+                state._reset_state()
+    whole, parts = curve(tmp_path / "whole"), curve(tmp_path / "parts")
+    assert len(whole) == 5 and parts == whole
+    assert len({entry["loss"] for entry in whole}) == 5
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint(data, tmp_path, monkeypatch):
+    import accelerate
+
+    saved = accelerate.Accelerator.save_state
+
+    def fails(self, folder, **options):
+        saved(self, folder, **options)
+        if folder.endswith("4"):
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(accelerate.Accelerator, "save_state", fails)
+    with pytest.raises(SystemExit, match="No space left on device"):
+        main(arguments(data, tmp_path, "training.steps=6"))
+    assert Checkpoints(tmp_path / "checkpoints", 2).steps() == [2]
+    monkeypatch.undo()
+    for state in (AcceleratorState, PartialState, GradientState):
+        state._reset_state()
+    main(arguments(data, tmp_path, "training.steps=6"))
+    assert [entry["step"] for entry in curve(tmp_path)] == [1, 2, 3, 4, 5, 6]
+    assert Checkpoints(tmp_path / "checkpoints", 2).steps() == [4, 6]
+
+
+def test_a_broken_frame_stops_or_is_skipped_and_counted(tmp_path):
+    annotations, images = make_set(tmp_path / "set", videos=4)
+    for frame in sorted((images / "00001").iterdir()):
+        frame.write_bytes(frame.read_bytes()[:200])
+    with pytest.raises(SystemExit, match=r"video 2, .*00001.*can't be decoded"):
+        main(arguments((annotations, images), tmp_path / "stops", "training.steps=3"))
+    for state in (AcceleratorState, PartialState, GradientState):
+        state._reset_state()
+    main(arguments((annotations, images), tmp_path / "skips", "training.steps=3", options=("--skip-broken",)))
+    assert curve(tmp_path / "skips")[-1]["skipped"] == 3  # 12 draws of 4 videos
+
+
+@pytest.mark.parametrize(
+    "changes, options, message",
+    [
+        (("training.steps=0",), (), r"training\.steps: expected an integer of at least 1, got 0"),
+        (("clips.num_frame=3",), (), r"num_frame"),
+        (("training.batch_size=3",), ("--micro-batches", "2"), r"batch_size: expected a multiple of .* = 2"),
+        (("training.init=no/such",), (), r"no/such"),
+        (("model.num_queries=0",), (), r"num_queries"),
+    ],
+)
+def test_wrong_values_stop_it_at_once(data, tmp_path, changes, options, message):
+    with pytest.raises((SystemExit, ValueError), match=message):
+        main(arguments(data, tmp_path, "training.steps=1", *changes, options=options))
+    assert not (tmp_path / "log.jsonl").exists() or not curve(tmp_path)
+
+
+def test_fsdp_on_the_cpu_is_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(SystemExit, match="FSDP, which Accelerate ignores on the CPU"):
+        main(arguments(data, tmp_path, "training.steps=1"))
+
+
+def test_log_drops_a_torn_line(tmp_path):
+    log = TrainingLog(tmp_path / "log.jsonl", enabled=True)
+    log.write({"step": 1})
+    log.write({"step": 2})
+    with log.path.open("a") as file:
+        file.write('{"step": 3')
+    log.rewind(1)
+    assert log.entries() == [{"step": 1}]
+    assert log.path.read_text() == '{"step": 1}\n'
