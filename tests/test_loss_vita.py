@@ -1,15 +1,11 @@
-import os
-import time
-
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 from scipy.optimize import linear_sum_assignment
 
-from test_modeling_vita import gradients, labels, tiny_model
+from test_modeling_vita import labels, tiny_model
 from vita_hf import loss_vita
-from vita_hf.loss_vita import count_loss_normalizers, reduce_loss_normalizers, sample_uncertain_points
+from vita_hf.loss_vita import count_loss_normalizers, sample_uncertain_points
 
 
 def fixed_points(monkeypatch):
@@ -198,20 +194,12 @@ def test_no_mask_of_an_unmatched_query_carries_a_gradient():
 # -- Divisors ----------------------------------------------------------------------------------------------------------
 
 
-def uneven_batch():
-    """Two clips, one with three instances in both frames, one with a single instance in one frame."""
-    generator = torch.Generator().manual_seed(11)
-    video = torch.randn(2, 2, 3, 64, 64, generator=generator)
-    first = torch.rand(3, 2, 64, 64, generator=generator) > 0.7
-    second = torch.zeros(1, 2, 64, 64, dtype=torch.bool)
-    second[0, 1, 5:40, 9:50] = True
-    return video, [first, second], [torch.tensor([1, 2, 3]), torch.tensor([5])]
-
-
 def test_normalizers_by_count():
     config = tiny_model().config  # 12 frame queries, 10 video queries, 3 layers
-    _, masks, classes = uneven_batch()
-    numbers = {name: value.item() for name, value in count_loss_normalizers(config, masks, classes).items()}
+    masks = [torch.ones(3, 2, 8, 8, dtype=torch.bool), torch.ones(1, 2, 8, 8, dtype=torch.bool)]
+    masks[1][0, 0] = False  # absent from its first frame
+    numbers = count_loss_normalizers(config, masks, [torch.tensor([1, 2, 3]), torch.tensor([5])])
+    numbers = {name: value.item() for name, value in numbers.items()}
     assert numbers == pytest.approx(
         {
             "frame_masks": 3 + 3 + 0 + 1,
@@ -221,69 +209,6 @@ def test_normalizers_by_count():
             "similarity_pairs": 3 * ((3 + 3 + 3) ** 2 + (0 + 1 + 1) ** 2),
         }
     )
-
-
-def test_accumulated_micro_batches_equal_one_batch(monkeypatch):
-    fixed_points(monkeypatch)
-    model = tiny_model().train()
-    video, masks, classes = uneven_batch()
-    loss, whole = gradients(model, video, {"mask_labels": masks, "class_labels": classes})
-
-    counted = [count_loss_normalizers(model.config, masks[i : i + 1], classes[i : i + 1]) for i in range(2)]
-    summed = {name: counted[0][name] + counted[1][name] for name in counted[0]}
-    divisors = reduce_loss_normalizers(summed, micro_batches=2)
-    model.zero_grad()
-    total = 0.0
-    for i in range(2):
-        part = model(
-            video[i : i + 1],
-            mask_labels=masks[i : i + 1],
-            class_labels=classes[i : i + 1],
-            loss_normalizers=divisors,
-        ).loss
-        (part / 2).backward()
-        total += part.item() / 2
-    assert total == pytest.approx(loss.item(), rel=1e-5)
-    for name, parameter in model.named_parameters():
-        if name in whole:
-            scale = whole[name].abs().max().item()
-            torch.testing.assert_close(parameter.grad, whole[name], rtol=0, atol=1e-5 * max(scale, 1), msg=name)
-
-
-def _one_of_two_processes(rank: int, folder: str):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    assert torch.distributed.get_world_size() == 2
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        fixed_points(monkeypatch)
-        model = tiny_model().train()
-        parallel = torch.nn.parallel.DistributedDataParallel(model)  # also: every parameter takes part
-        video, masks, classes = uneven_batch()
-        loss = parallel(
-            video[rank : rank + 1], mask_labels=masks[rank : rank + 1], class_labels=classes[rank : rank + 1]
-        ).loss
-        loss.backward()
-        torch.distributed.all_reduce(mean := loss.detach() / 2)
-        if rank == 0:
-            grads = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-            torch.save({"loss": mean, "grads": grads}, f"{folder}/result.tmp")
-            os.rename(f"{folder}/result.tmp", f"{folder}/result.pt")
-        while not os.path.exists(f"{folder}/result.pt"):
-            time.sleep(0.05)  # a process that leaves early can keep the other waiting in its last exchange
-    torch.distributed.destroy_process_group()
-
-
-def test_two_processes_equal_one(monkeypatch, tmp_path):
-    mp.start_processes(_one_of_two_processes, args=(str(tmp_path),), nprocs=2, start_method="spawn")
-    result = torch.load(tmp_path / "result.pt", weights_only=True)
-    fixed_points(monkeypatch)
-    video, masks, classes = uneven_batch()
-    loss, whole = gradients(tiny_model().train(), video, {"mask_labels": masks, "class_labels": classes})
-    assert result["loss"].item() == pytest.approx(loss.item(), rel=1e-5)
-    assert result["grads"].keys() == whole.keys()
-    for name, gradient in whole.items():
-        scale = gradient.abs().max().item()
-        torch.testing.assert_close(result["grads"][name], gradient, rtol=0, atol=1e-5 * max(scale, 1), msg=name)
 
 
 @pytest.mark.parametrize(

@@ -292,18 +292,22 @@ class SetCriterion:
         weights[no_object] = self.no_object_weight
         return F.cross_entropy(class_logits.float().flatten(0, 1), wanted.flatten(), weights, reduction="sum")
 
-    def mask_losses(self, mask_embeddings: Tensor, matches: Matches) -> tuple[Tensor, Tensor]:
-        """Sums over the matched masks of cross-entropy and dice; a mask's points in all its frames count as one."""
-        frames = self.maps.shape[1]
+    def matched_masks(self, mask_embeddings: Tensor, matches: Matches) -> Tensor:
+        """Mask logits `(R, T, H/4, W/4)` of the matched queries, item after item."""
         counts = [len(queries) for queries, _ in matches]
         items = torch.arange(len(matches), device=mask_embeddings.device)
         items = items.repeat_interleave(torch.tensor(counts, device=items.device))
         embeddings = mask_embeddings[items, torch.cat([queries for queries, _ in matches])].split(counts)
-        masks = [
-            self.predict_masks(matched, self.features[item % len(self.features)]).transpose(0, 1)
-            for item, matched in enumerate(embeddings)
-        ]
-        masks = torch.cat(masks)  # (R, T, H/4, W/4)
+        masks = []
+        for item, matched in enumerate(embeddings):
+            features = self.features[item % len(self.features)]  # (T, Cm, H/4·W/4)
+            # Expanded, since a product of two and three dimensions may copy the features.
+            masks.append(self.predict_masks(matched.expand(len(features), -1, -1), features).transpose(0, 1))
+        return torch.cat(masks)
+
+    def mask_losses(self, mask_embeddings: Tensor, matches: Matches) -> tuple[Tensor, Tensor]:
+        """Sums over the matched masks of cross-entropy and dice; a mask's points in all its frames count as one."""
+        masks = self.matched_masks(mask_embeddings, matches)
         logits = masks.flatten(0, 1)[:, None]
         points = sample_uncertain_points(
             logits.detach(),
@@ -314,7 +318,7 @@ class SetCriterion:
         with torch.no_grad():
             wanted = [target.masks[instances] for target, (_, instances) in zip(self.targets, matches)]
             inside = mask_point_values(torch.cat(wanted).flatten(0, 1), points)
-            inside = inside.view(len(masks), frames * points.shape[1])
+            inside = inside.view(len(masks), masks.shape[1] * points.shape[1])
         logits = point_logits(logits, points).view(inside.shape)
         point_loss = F.binary_cross_entropy_with_logits(logits, inside, reduction="none").mean(1).sum()
         if len(masks) == 0:

@@ -97,17 +97,18 @@ class VitaObjectEncoder(nn.Module):
         self, layer: nn.Module, hidden_states: Tensor, frame_mask: Tensor | None, shift: int
     ) -> Tensor:
         batch, frames, queries, channels = hidden_states.shape
-        after = -(frames + shift) % self.window_size
+        window = min(self.window_size, frames + shift)  # a single window need not be padded
+        after = -(frames + shift) % window
         mask = None
         if shift or after or frame_mask is not None:
             if frame_mask is None:
                 frame_mask = hidden_states.new_ones((batch, frames), dtype=torch.bool)
             frame_mask = nn.functional.pad(frame_mask, (shift, after))
             hidden_states = nn.functional.pad(hidden_states, (0, 0, 0, 0, shift, after))
-            mask = frame_mask.reshape(-1, self.window_size)
+            mask = frame_mask.reshape(-1, window)
             # A window of nothing but padding attends to itself: finite, and cut off below.
             mask = (mask | ~mask.any(-1, keepdim=True)).repeat_interleave(queries, 1)[:, None, None]
-        windows = hidden_states.reshape(-1, self.window_size * queries, channels)
+        windows = hidden_states.reshape(-1, window * queries, channels)
         if windows.shape[0] <= _WINDOW_CHUNK:
             windows = layer(windows, mask)
         else:

@@ -1,0 +1,306 @@
+"""Time and peak memory of a training step against a baseline that predicts every mask with gradient.
+
+The baseline has the same weights and does what the original and transformers' Mask2Former do: every query's mask at
+full (1/4) resolution after every layer of the masked decoder and of the object decoder, with gradient; attention masks
+are made from them, matching and losses look at them. Both draw the same points, and their losses are checked to be
+equal. Deformable attention is, in the baseline, transformers' `grid_sample` implementation ("transformers"), or one of
+this package's ("pytorch", "cpp").
+
+Steps of all variants take turns in one process; reported are medians. Peak memory is measured in fresh processes, above
+what is resident before the step: weights, gradients and AdamW's state, and for "after the pixel decoder" its outputs.
+
+    python scripts/benchmark_training.py                       # R50, 3 frames of 288×512, on the CPU
+    python scripts/benchmark_training.py --rounds 5 --json out.json
+"""
+
+import argparse
+import copy
+import functools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers.models.mask2former.modeling_mask2former import multi_scale_deformable_attention
+
+from benchmark_inference import peak_memory
+from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation, loss_vita, modeling_detector
+from vita_hf.loss_vita import Matches, SetCriterion, matching_costs, sample_matching_points
+from vita_hf.modeling_detector import VitaMaskedDecoder
+
+PARTS = {"after": "after the pixel decoder", "step": "whole step"}
+# (model, deformable attention); everything after the pixel decoder has none.
+VARIANTS = {
+    "after": (("baseline", "pytorch"), ("vita-hf", "pytorch")),
+    "step": (
+        ("baseline", "transformers"),
+        ("baseline", "pytorch"),
+        ("baseline", "cpp"),
+        ("vita-hf", "pytorch"),
+        ("vita-hf", "cpp"),
+    ),
+}
+
+
+class DenseMaskedDecoder(VitaMaskedDecoder):
+    """Predicts all masks at full resolution, with gradient, and shrinks them for the attention."""
+
+    def attention_mask(self, frame_states: Tensor, level_mask_features: Tensor) -> Tensor:
+        maps, mask_features = self.inputs  # set by a hook on the transformer module
+        with torch.enable_grad():
+            masks = (self.mask_predictor.mask_embedder(frame_states) @ mask_features.flatten(2)).unflatten(
+                -1, mask_features.shape[-2:]
+            )
+        self.masks.append(masks)
+        size = next(m.shape[-2:] for m in maps if m.shape[-2:].numel() == level_mask_features.shape[-1])
+        shrunk = torch.nn.functional.interpolate(masks.detach(), size, mode="bilinear", align_corners=False)
+        inside = shrunk.flatten(2) >= 0
+        return (inside | ~inside.any(-1, keepdim=True))[:, None]
+
+    def remember(self, module: torch.nn.Module, args: tuple) -> None:
+        self.inputs, self.masks = args, []
+
+
+class DenseCriterion(SetCriterion):
+    """Takes all queries' masks where its parent takes mask embeddings."""
+
+    def __init__(self, decoder: DenseMaskedDecoder, *args):
+        super().__init__(*args)
+        self.predicted = decoder.masks if self.name == "detector" else []
+
+    def all_masks(self, embeddings: Tensor) -> Tensor:  # (I, Q, Cm) → (I, T, Q, H/4, W/4)
+        features = torch.stack(self.features)
+        embeddings = embeddings.unflatten(0, (-1, len(features)))
+        return torch.einsum("lbqc,btcs->lbtqs", embeddings, features).flatten(0, 1).unflatten(-1, self.size)
+
+    def __call__(self, class_logits, mask_embeddings, *args):
+        masks = [masks[:, None] for masks in self.predicted]
+        masks += [self.all_masks(embeddings) for embeddings in mask_embeddings[len(masks) :]]
+        return super().__call__(class_logits, masks, *args)
+
+    @torch.no_grad()
+    def match(self, class_logits: Tensor, masks: Tensor) -> Matches:
+        points = [sample_matching_points(self.config.train_num_points, masks.device) for _ in masks]
+        costs = []
+        for item, target in enumerate(self.targets):
+            one = slice(item, item + 1)
+            costs += matching_costs(class_logits[one], masks[one], [target], points[item], self.config)
+        return loss_vita.assign(costs, self.name)
+
+    def matched_masks(self, masks: Tensor, matches: Matches) -> Tensor:
+        items = torch.cat([torch.full_like(queries, item) for item, (queries, _) in enumerate(matches)])
+        return masks.transpose(1, 2)[items, torch.cat([queries for queries, _ in matches])]
+
+
+def grid_sample_attention(value, spatial_shapes, reference_points, offsets, logits) -> Tensor:
+    """Deformable attention of transformers, from the arguments of this package's."""
+    sizes = torch.tensor([(w, h) for h, w in spatial_shapes], dtype=value.dtype)
+    locations = reference_points[:, :, None, :, None] + offsets / sizes[:, None]
+    weights = logits.flatten(-2).softmax(-1).view_as(logits)
+    return multi_scale_deformable_attention(value, spatial_shapes, locations, weights)
+
+
+class Fixed(torch.nn.Module):
+    """Stands where the backbone and the pixel decoder were: their outputs, asking for gradients."""
+
+    def __init__(self, outputs: tuple):
+        super().__init__()
+        self.outputs = outputs
+        _, pixels, mask_features, maps = outputs
+        self.leaves = [tensor.requires_grad_() for tensor in (pixels, mask_features, *maps)]
+
+    def clear(self) -> None:
+        for leaf in self.leaves:
+            leaf.grad = None
+
+    def forward(self, pixel_values: Tensor) -> tuple:
+        return self.outputs
+
+
+class Step:
+    """Training steps of one model on one batch. The learning rate is zero, so that all steps are the same."""
+
+    def __init__(self, model: VitaForVideoInstanceSegmentation, batch: dict, part: str):
+        self.model, self.batch = model, batch
+        if part == "after":
+            with torch.no_grad():
+                outputs = model.model.pixel_level_module(batch["pixel_values_videos"].flatten(0, 1))
+            model.model.pixel_level_module = Fixed(outputs)
+        self.optimizer = None if part == "after" else torch.optim.AdamW(model.parameters(), lr=0.0)
+
+    def __call__(self) -> dict[str, float]:
+        torch.manual_seed(0)
+        outputs = self.model(**self.batch)
+        outputs.loss.backward()
+        if self.optimizer is not None:
+            self.optimizer.step()
+        return {name: term.item() for name, term in outputs.loss_dict.items()}
+
+    def clear(self) -> None:
+        """Zero the parameters' gradients but keep their memory; the fixed inputs lose theirs."""
+        self.model.zero_grad(set_to_none=False)
+        if isinstance(self.model.model.pixel_level_module, Fixed):
+            self.model.model.pixel_level_module.clear()
+
+
+def labelled_batch(frames: int, height: int, width: int, instances: int, num_labels: int) -> dict:
+    """A clip of noise with rectangles that move through it."""
+    generator = torch.Generator().manual_seed(1)
+    masks = torch.zeros(instances, frames, height, width, dtype=torch.bool)
+    for instance in range(instances):
+        top, left, dy, dx = (torch.rand(4, generator=generator) * torch.tensor([0.5, 0.5, 0.1, 0.1])).tolist()
+        for t in range(frames):
+            y, x = int((top + t * dy) * height), int((left + t * dx) * width)
+            masks[instance, t, y : y + height // 4, x : x + width // 4] = True
+    return {
+        "pixel_values_videos": torch.randn(1, frames, 3, height, width, generator=generator),
+        "mask_labels": [masks],
+        "class_labels": [torch.randint(num_labels, (instances,), generator=generator)],
+    }
+
+
+def as_baseline(model: VitaForVideoInstanceSegmentation) -> VitaForVideoInstanceSegmentation:
+    model = copy.deepcopy(model)
+    module = model.model.transformer_module
+    module.decoder.__class__ = DenseMaskedDecoder
+    module.register_forward_pre_hook(module.decoder.remember)
+    return model
+
+
+@contextmanager
+def installed(model: VitaForVideoInstanceSegmentation, attention: str) -> Iterator[None]:
+    """The model's criterion and the deformable attention, for as long as the context lasts."""
+    decoder = model.model.transformer_module.decoder
+    with (
+        mock.patch.dict(os.environ, {"VITA_HF_KERNELS": "pytorch" if attention == "transformers" else attention}),
+        mock.patch.object(
+            modeling_detector,
+            "deformable_attention_from_projections",
+            grid_sample_attention
+            if attention == "transformers"
+            else modeling_detector.deformable_attention_from_projections,
+        ),
+        mock.patch.object(
+            loss_vita,
+            "SetCriterion",
+            functools.partial(DenseCriterion, decoder) if isinstance(decoder, DenseMaskedDecoder) else SetCriterion,
+        ),
+    ):
+        yield
+
+
+def build(name: str) -> VitaForVideoInstanceSegmentation:
+    torch.manual_seed(0)
+    model = VitaForVideoInstanceSegmentation(VitaConfig(num_labels=40)).train()
+    return as_baseline(model) if name == "baseline" else model
+
+
+def memory_of_one(args: argparse.Namespace, name: str, attention: str, part: str) -> None:
+    """In a process of its own: print the bytes that one step needs."""
+    model = build(name)
+    with installed(model, attention):
+        warm_up = Step(model, labelled_batch(1, 64, 64, 1, 40), "step")
+        warm_up()  # loads libraries, makes AdamW's state
+        warm_up.clear()
+        step = Step(model, labelled_batch(args.frames, *args.size, args.instances, 40), part)
+        if step.optimizer is not None:
+            step.optimizer = warm_up.optimizer
+        print(json.dumps(peak_memory(step, torch.device("cpu"))))
+
+
+def measure_memory(arguments: list[str], rounds: int) -> dict[str, dict[str, float]]:
+    """Median bytes of each part and variant, in turns, each in a fresh process."""
+    runs: dict[tuple, list[int]] = {(part, *v): [] for part, variants in VARIANTS.items() for v in variants}
+    for _ in tqdm(range(rounds), desc="memory", leave=False):
+        for (part, name, attention), measured in runs.items():
+            command = [sys.executable, __file__, *arguments, "--only", name, attention, part]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            measured.append(json.loads(output.splitlines()[-1]))
+    if any(None in measured for measured in runs.values()):
+        return {}
+    return {part: {" ".join(v): statistics.median(runs[(part, *v)]) for v in VARIANTS[part]} for part in PARTS}
+
+
+def measure_time(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Median seconds of each part and variant, in turns; raises if the losses differ."""
+    seconds: dict[str, dict[str, float]] = {}
+    for part, variants in VARIANTS.items():
+        batch = labelled_batch(args.frames, *args.size, args.instances, 40)
+        steps = {name: Step(build(name), batch, part) for name in ("baseline", "vita-hf")}
+        taken: dict[str, list[float]] = {" ".join(variant): [] for variant in variants}
+        losses = {}
+        for turn in tqdm(range(args.rounds + 1), desc=PARTS[part], leave=False):
+            for name, attention in variants:
+                with installed(steps[name].model, attention):
+                    start = time.perf_counter()
+                    losses[name, attention] = steps[name]()
+                    if turn > 0:  # the first is the warm-up
+                        taken[f"{name} {attention}"].append(time.perf_counter() - start)
+                steps[name].clear()
+            expect_equal(losses, variants[0])
+        seconds[part] = {name: statistics.median(values) for name, values in taken.items()}
+    return seconds
+
+
+def expect_equal(losses: dict[tuple[str, str], dict[str, float]], reference: tuple[str, str]) -> None:
+    expected = losses[reference]
+    for variant, terms in losses.items():
+        assert terms.keys() == expected.keys()
+        for name, term in terms.items():
+            if abs(term - expected[name]) > 1e-4 * max(abs(expected[name]), 1e-3):
+                raise AssertionError(f"{name}: {term} with {variant}, {expected[name]} with {reference}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=3)
+    parser.add_argument("--size", type=int, nargs=2, default=(288, 512), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--instances", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds, each variant once in every round")
+    parser.add_argument("--memory-rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--json", type=Path, help="where to write the numbers")
+    parser.add_argument("--only", nargs=3, help=argparse.SUPPRESS)  # one memory measurement, for fresh processes
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.only is not None:
+        return memory_of_one(args, *args.only)
+
+    same = ["--frames", args.frames, "--size", *args.size, "--instances", args.instances, "--threads", args.threads]
+    memory = measure_memory([str(value) for value in same], args.memory_rounds)
+    seconds = measure_time(args)
+    print(
+        f"R50, 1 clip of {args.frames} frames of {args.size[0]}×{args.size[1]}, {args.instances} instances, float32, "
+        f"CPU, {args.threads} threads, torch {torch.__version__}, medians of {args.rounds} rounds; losses equal\n"
+    )
+    for part, title in PARTS.items():
+        print(f"| {title} | seconds | MiB |" + "".join(f" vs {name} |" for name in seconds[part] if "base" in name))
+        print("|---|---:|---:|" + "---:|" * sum("base" in name for name in seconds[part]))
+        for name, value in seconds[part].items():
+            mib = memory[part][name] / 2**20 if memory else float("nan")
+            cells = (
+                [
+                    f" {seconds[part][other] / value:.2f}× as fast, {mib * 2**20 / memory[part][other]:.2f}× memory |"
+                    for other in seconds[part]
+                    if "base" in other
+                ]
+                if memory
+                else []
+            )
+            print(f"| {name} | {value:.2f} | {mib:.0f} |" + "".join(cells))
+        print()
+    if args.json:
+        args.json.write_text(json.dumps({"seconds": seconds, "bytes": memory, "torch": torch.__version__}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
