@@ -77,8 +77,8 @@ class IndexedTrack(NamedTuple):
 
     Attributes:
         rows: `(T·width + 1,)` int64, the last segment of each column as `top + bottom·2^32`, 0 where there is none.
-        is_crowded: `(T·width + 1,)` bool, the M columns with further segments.
-        place: `(T·width + 1,)` int32, the place of these columns in `more`.
+        is_crowded: `(T·width + 1,)` bool, the M columns with further segments; empty if there are none.
+        place: `(T·width + 1,)` int32, the place of these columns in `more`; empty if there are none.
         more: `(L, M)` int64, their up to L further segments.
     """
 
@@ -241,12 +241,7 @@ def _decode(strings: list[str], pixels: int) -> tuple[np.ndarray, np.ndarray, np
     if pairs.max() > pixels:  # or negative, which is large without a sign
         raise _Corrupt
     pairs = pairs.astype(INT32, copy=False)
-    # Both sums of a mask in one 64-bit number, background + object·2^32.
-    totals = np.add.reduceat(pairs.view(INT64)[:, 0], starts[:-1])
-    areas = totals >> 32
-    if ((totals & 0xFFFFFFFF) + areas != pixels).any():
-        raise _Corrupt
-    return pairs, starts, areas
+    return pairs, starts, _sum_areas(pairs, starts, pixels)
 
 
 def _join(strings: list[str]) -> tuple[bytes, np.ndarray]:
@@ -306,14 +301,24 @@ def _pair_runs(masks: list[list[int]], pixels: int) -> tuple[np.ndarray, np.ndar
     sizes = [len(mask) + 1 >> 1 for mask in masks]
     if 0 in sizes:
         raise _Corrupt
-    pairs = np.frombuffer(b"".join(parts), np.int64).reshape(-1, 2)
+    runs = np.frombuffer(b"".join(parts), np.uint64)
+    if runs.max() > pixels:  # or negative, which is large without a sign
+        raise _Corrupt
+    pairs = runs.astype(INT32).reshape(-1, 2)
     starts = np.concatenate(([0], np.cumsum(sizes)))
-    if pairs.min() < 0 or pairs.max() > pixels:
+    return pairs, starts, _sum_areas(pairs, starts, pixels)
+
+
+def _sum_areas(pairs: np.ndarray, starts: np.ndarray, pixels: int) -> np.ndarray:
+    if int(np.diff(starts).max()) * pixels < 1 << 32:
+        # Both sums of a mask in one 64-bit number, background + object·2^32.
+        totals = np.add.reduceat(pairs.view(INT64)[:, 0], starts[:-1])
+        areas, background = totals >> 32, totals & 0xFFFFFFFF
+    else:
+        background, areas = np.add.reduceat(pairs, starts[:-1], axis=0, dtype=np.int64).T
+    if (background + areas != pixels).any():
         raise _Corrupt
-    areas = np.add.reduceat(pairs[:, 1], starts[:-1])
-    if (np.add.reduceat(pairs[:, 0], starts[:-1]) + areas != pixels).any():
-        raise _Corrupt
-    return pairs.astype(INT32), starts, areas
+    return areas
 
 
 def explain_corruption(mask: str | list[int], pixels: int) -> str | None:
@@ -415,12 +420,12 @@ def index_track(segments: Segments, num_columns: int) -> IndexedTrack:
     # column the last assignment, and so the last segment, wins.
     rows = np.zeros(num_columns + 1, INT64)
     rows[column] = packed
-    is_crowded = np.zeros(num_columns + 1, bool)
-    place = np.zeros(num_columns + 1, np.int32)
-
     others = np.flatnonzero(column[1:] == column[:-1])
     if not others.size:
-        return IndexedTrack(rows, is_crowded, place, np.zeros((0, 0), INT64))
+        nothing = np.zeros(0, bool)
+        return IndexedTrack(rows, nothing, nothing, np.zeros((0, 0), INT64))
+    is_crowded = np.zeros(num_columns + 1, bool)
+    place = np.zeros(num_columns + 1, np.int32)
     column = column.take(others)
     is_new = np.append(True, column[1:] != column[:-1])
     first = np.flatnonzero(is_new)

@@ -1,7 +1,7 @@
 """pycocotools' own decoder of RLE strings, for many masks in one call.
 
-pycocotools decodes from Python one mask at a time, at a cost per call that exceeds the work. Its compiled module exports
-the C functions of `maskApi.h` on Linux and macOS, where they can be called for a text as long as one likes.
+From Python, pycocotools decodes one mask at a time, at a cost per call that exceeds the work. On Linux and macOS its
+compiled module exports the C functions of `maskApi.h`, which take a text as long as one likes.
 """
 
 import ctypes

@@ -12,7 +12,15 @@ from .rle import decode_tracks
 from .rle_native import load_native
 from .validation import InvalidInputError
 
-__all__ = ["IOU_THRESHOLDS", "GroundTruth", "InvalidInputError", "VisAp", "VisEvaluator", "decode_tracks", "load_native"]
+__all__ = [
+    "IOU_THRESHOLDS",
+    "GroundTruth",
+    "InvalidInputError",
+    "VisAp",
+    "VisEvaluator",
+    "decode_tracks",
+    "load_native",
+]
 
 _DESCRIPTION = """\
 Average precision and recall of video instance segmentation as on YouTube-VIS and OVIS: COCO's rules with the IoU of
