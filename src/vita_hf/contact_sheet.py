@@ -128,13 +128,9 @@ def _time_line(result: VideoInstances, chosen: list[int], width: int) -> Image.I
         pen.rectangle((_GAP, y + 5, _GAP + _ROW - 10, y + _ROW - 6), color, _INK)
         pen.text((_GAP + _ROW, y + _ROW // 2), name, _INK, font, anchor="lm")
         for start, stop in _runs(seen):
-            x0, x1 = axis.edge(start), axis.edge(stop)
-            pen.rectangle((x0, y + 5, max(x0, x1 - 1), y + _ROW - 6), color)
-        # A frame in the text's colour, for colours that are nearly those of the paper.
-        for start, stop in _runs(seen):
-            x0, x1 = axis.edge(start), axis.edge(stop)
-            if x1 - x0 > 3:
-                pen.rectangle((x0, y + 5, x1 - 1, y + _ROW - 6), outline=_INK)
+            # The outline is for colours that are nearly the paper's; a moment too short to see is widened to a line.
+            x0, x1 = axis.edge(start), axis.edge(stop) - 1
+            pen.rectangle((x0, y + 5, max(x0, x1), y + _ROW - 6), color, _INK if x1 - x0 > 3 else color)
     _ticks(result, axis, bottom, pen, font)
     return picture
 

@@ -1,9 +1,9 @@
-"""Writing files that are either whole or not there."""
+"""Files that are either whole or not there."""
 
 import contextlib
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,30 +11,23 @@ from pathlib import Path
 @contextlib.contextmanager
 def replaced_when_done(path: str | os.PathLike) -> Iterator[Path]:
     """
-    Lend a path beside `path` to write a file or a folder to, and rename it to `path` once the block is left.
+    Gives a path beside `path` to write to, which takes its place when the block ends, and is removed if it fails.
 
-    The name is hidden and keeps the suffix, by which writers know the format. If the block raises, what it has written
-    is removed, and what was at `path` before stays as it was.
-
-    Raises:
-        FileExistsError: A folder was written, and `path` is a file or a folder that isn't empty.
+    What is written may be a file or a folder; the path has the suffix of `path`, by which writers know the format.
+    Makes the folder it is in where that is not there. A folder only takes the place of an empty one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    workplace = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
     try:
-        temporary = workplace / path.name
         yield temporary
-        if temporary.is_dir() and path.is_file():
-            raise FileExistsError(f"{path} is a file; a folder was to be written")
-        try:
-            os.replace(temporary, path)
-        except OSError as error:
-            if temporary.is_dir() and path.is_dir():
-                raise FileExistsError(f"{path} is a folder that isn't empty: remove it or choose another") from error
-            raise
-    finally:
-        shutil.rmtree(workplace, ignore_errors=True)
+        os.replace(temporary, path)
+    except BaseException:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:

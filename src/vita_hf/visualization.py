@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from .image_processing_vita import _to_channels_first
 from .palette import text_color, track_color
 from .results import VideoInstances
-from .video_io import open_video
+from .video_io import open_video, split_videos
 from .video_writer import check_output, video_writer
 
 
@@ -76,7 +76,7 @@ def frame_numbers(result: VideoInstances) -> Sequence[int]:
 
 class ResultFrames:
     """
-    The frames of a result, read from its video: sized, and iterable as often as needed.
+    The frames of a result, read from its video.
 
     Args:
         result: Says which frames, and how large they are.
@@ -99,6 +99,11 @@ class ResultFrames:
         numbers = frame_numbers(result)
         self.numbers = list(numbers) if chosen is None else [numbers[frame] for frame in chosen]
         self.size = result.size
+        if not isinstance(video, Iterator):
+            videos = split_videos(video)
+            if len(videos) > 1:
+                raise ValueError(f"expected the one video that the tracks were found in, got {len(videos)}")
+            video = videos[0]
         self.reader = open_video(video, self.name, decoder)
         self.fps = self.reader.fps
 

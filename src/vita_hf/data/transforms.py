@@ -1,0 +1,148 @@
+"""Geometric transforms of training clips: each moves an image, masks and polygons in the same way.
+
+Coordinates are continuous: pixel (row, column) covers [column, column + 1) × [row, row + 1), and polygons are (P, 2)
+arrays of (x, y). The rules are those of detectron2's transforms, which VITA was trained with.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageOps
+
+Size = tuple[int, int]  # height, width
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Resize to another size: images bilinear (antialiased when shrinking), masks nearest."""
+
+    size: Size
+    new_size: Size
+
+    def image(self, image: Image.Image) -> Image.Image:
+        return image.resize(self.new_size[::-1], Image.Resampling.BILINEAR)
+
+    def masks(self, masks: np.ndarray) -> np.ndarray:
+        # In integers: floats can miss a pixel where the centre of a new one falls between two old ones.
+        rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(self.size, self.new_size))
+        # Whole columns first: run lengths decode to masks that lie column by column in memory.
+        return masks.transpose(0, 2, 1).take(columns, axis=1).take(rows, axis=2).transpose(0, 2, 1)
+
+    def polygon(self, points: np.ndarray) -> np.ndarray:
+        (height, width), (new_height, new_width) = self.size, self.new_size
+        return points * (new_width / width, new_height / height)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Cut a window out; polygons are clipped at its edges, so that nothing from outside can come back later."""
+
+    top: int
+    left: int
+    new_size: Size
+
+    def image(self, image: Image.Image) -> Image.Image:
+        height, width = self.new_size
+        return image.crop((self.left, self.top, self.left + width, self.top + height))
+
+    def masks(self, masks: np.ndarray) -> np.ndarray:
+        height, width = self.new_size
+        return masks[:, self.top : self.top + height, self.left : self.left + width]
+
+    def polygon(self, points: np.ndarray) -> np.ndarray:
+        return clip_polygon(points - (self.left, self.top), *self.new_size)
+
+
+@dataclass(frozen=True)
+class HorizontalFlip:
+    """Swap left and right."""
+
+    new_size: Size
+
+    def image(self, image: Image.Image) -> Image.Image:
+        return ImageOps.mirror(image)
+
+    def masks(self, masks: np.ndarray) -> np.ndarray:
+        return masks[:, :, ::-1]
+
+    def polygon(self, points: np.ndarray) -> np.ndarray:
+        return points * (-1, 1) + (self.new_size[1], 0)
+
+
+@dataclass(frozen=True)
+class Rotate:
+    """
+    Rotate about `center` (x, y in pixels), without changing the size; what comes in from outside is black.
+
+    `degrees` count counter-clockwise as one sees the image.
+    """
+
+    degrees: float
+    center: tuple[float, float]
+    new_size: Size
+
+    def image(self, image: Image.Image) -> Image.Image:
+        return image.rotate(self.degrees, Image.Resampling.BILINEAR, center=self.center)
+
+    def masks(self, masks: np.ndarray) -> np.ndarray:
+        return np.stack(
+            [
+                np.asarray(Image.fromarray(mask).rotate(self.degrees, Image.Resampling.NEAREST, center=self.center))
+                for mask in np.ascontiguousarray(masks)
+            ]
+        )
+
+    def polygon(self, points: np.ndarray) -> np.ndarray:
+        cos, sin = math.cos(math.radians(self.degrees)), math.sin(math.radians(self.degrees))
+        return (points - self.center) @ np.array([[cos, -sin], [sin, cos]]) + self.center
+
+
+@dataclass(frozen=True)
+class Pad:
+    """Add grey pixels of `value` at the right and the bottom."""
+
+    value: int
+    new_size: Size
+
+    def image(self, image: Image.Image) -> Image.Image:
+        padded = Image.new(image.mode, self.new_size[::-1], (self.value,) * len(image.getbands()))
+        padded.paste(image)
+        return padded
+
+    def masks(self, masks: np.ndarray) -> np.ndarray:
+        (height, width), (old_height, old_width) = self.new_size, masks.shape[1:]
+        return np.pad(masks, ((0, 0), (0, height - old_height), (0, width - old_width)))
+
+    def polygon(self, points: np.ndarray) -> np.ndarray:
+        return points
+
+
+Transform = Resize | Crop | HorizontalFlip | Rotate | Pad
+"""Has `new_size` and the methods `image` (PIL), `masks` (uint8 (N, h, w), N ≥ 1) and `polygon` (float64 (P, 2))."""
+
+
+def clip_polygon(points: np.ndarray, height: float, width: float) -> np.ndarray:
+    """
+    Cut a polygon (P, 2) to [0, width] × [0, height]: (Q, 2), Q = 0 if all of it is outside.
+
+    Where a concave polygon falls into several parts, they stay connected by edges along the border, which cover
+    nothing. Source: Sutherland and Hodgman, Reentrant polygon clipping, CACM 1974.
+    """
+    for axis, sign, bound in ((0, -1, 0), (0, 1, width), (1, -1, 0), (1, 1, height)):
+        beyond = sign * (points[:, axis] - bound)
+        inside = beyond <= 0
+        if inside.all():
+            continue
+        next_points, next_beyond = np.roll(points, -1, axis=0), np.roll(beyond, -1)
+        crosses = inside != (next_beyond <= 0)
+        # After each point comes the place where the edge that starts there crosses the bound, if it does.
+        fraction = beyond[crosses] / (beyond - next_beyond)[crosses]
+        crossings = points.copy()
+        crossings[crosses] += fraction[:, None] * (next_points - points)[crosses]
+        crossings[crosses, axis] = bound
+        points = np.stack([points, crossings], axis=1)[np.stack([inside, crosses], axis=1)]
+    return points
+
+
+__all__ = ["Crop", "HorizontalFlip", "Pad", "Resize", "Rotate", "Transform", "clip_polygon"]
