@@ -23,9 +23,7 @@ SIZES = {"large": (360, 640), "small": (96, 128)}
 def make_model(folder: Path) -> Path:
     """A model with as little in it as can be, for frames as they are."""
     torch.manual_seed(0)
-    swin = SwinConfig(
-        embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=4, out_indices=[1, 2, 3, 4]
-    )
+    swin = SwinConfig(embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=4, out_indices=[1, 2, 3, 4])
     config = VitaConfig(
         backbone_config=swin,
         num_labels=5,

@@ -63,10 +63,11 @@ class VideoStream:
         if stride is not None and stride != int(stride):
             raise ValueError(f"stride must be a whole number of frames, got {stride}")
         self.processor = processor
-        self.name = name or (str(video) if isinstance(video, str | Path) else "the video")
-        self.source: FrameSource = open_video(video, self.name, decoder or processor.decoder)
+        name = name or (str(video) if isinstance(video, str | Path) else "the video")
+        self.source: FrameSource = open_video(video, name, decoder or processor.decoder)
+        self.name = self.source.name
         if isinstance(self.source, FrameList):
-            self.source.check_files(self.name)
+            self.source.check_files()
         if fps is not None:
             if self.source.fps is None:
                 raise ValueError(f"{self.name} does not say how many frames a second it has: pass stride, not fps")

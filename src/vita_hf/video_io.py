@@ -126,11 +126,13 @@ class FrameSource(Protocol):
     A video's frames, one at a time.
 
     Attributes:
+        name: What messages call the video.
         fps: Frames per second, or None if unknown.
         length: Number of frames as far as known without decoding, which may be wrong for video files; or None.
         rereadable: Whether `frames` can be called again.
     """
 
+    name: str
     fps: float | None
     length: int | None
     rereadable: bool
@@ -146,8 +148,9 @@ class FrameList:
     fps = None
     rereadable = True
 
-    def __init__(self, items: Sequence):
+    def __init__(self, items: Sequence, name: str):
         self.items = items
+        self.name = name
         self.length = len(items)
 
     def count_frames(self) -> int:
@@ -158,7 +161,7 @@ class FrameList:
             return (self.items[index] for index in indices)
         return (item for index, item in enumerate(self.items) if indices is None or index in indices)
 
-    def check_files(self, name: str) -> None:
+    def check_files(self) -> None:
         """
         Read the headers of all files, so that a long run does not stumble over the last one.
 
@@ -171,7 +174,7 @@ class FrameList:
                 size = image_size(item)
                 first = first or size
                 if size != first:
-                    raise different_size(f"{name}, frame {index} ({item})", size, first)
+                    raise different_size(f"{self.name}, frame {index} ({item})", size, first)
 
 
 class FrameIterator:
@@ -212,7 +215,7 @@ def split_videos(videos: Any) -> list:
         TypeError: It is nothing of the kind.
         ValueError: It is empty, or mixes images and videos.
     """
-    if isinstance(videos, str | Path | Image.Image):
+    if isinstance(videos, str | Path | Image.Image | VideoReader | FrameList):
         videos = [videos]
     elif isinstance(videos, np.ndarray | torch.Tensor):
         videos = list(videos) if videos.ndim == 5 else [videos]
@@ -236,21 +239,23 @@ def open_video(video: Any, name: str, decoder: str) -> FrameSource:
     Open one video of any kind.
 
     Args:
-        video: An item of [`split_videos`].
+        video: An item of [`split_videos`]; one that is open is given back.
         name: What messages call it.
         decoder: For video files, see [`VideoReader`].
     """
+    if isinstance(video, VideoReader | FrameList | FrameIterator):
+        return video
     if isinstance(video, str | Path):
         if not Path(video).is_dir():
             return VideoReader(video, decoder)
         frames = list_frames(video)
         if not frames:
             raise ValueError(f"{name} has no frames: no {'/'.join(sorted(IMAGE_SUFFIXES))} files in the folder")
-        return FrameList(frames)
+        return FrameList(frames, name)
     if isinstance(video, np.ndarray | torch.Tensor):
         if video.ndim != 4:
             raise ValueError(f"{name}: expected an array with 4 dimensions (frames, …), got shape {tuple(video.shape)}")
-        return FrameList(video)
+        return FrameList(video, name)
     if isinstance(video, Iterator):
         return FrameIterator(video, name)
     if not isinstance(video, list | tuple):
@@ -258,7 +263,7 @@ def open_video(video: Any, name: str, decoder: str) -> FrameSource:
     for index, item in enumerate(video):
         if not is_image(item):
             raise TypeError(f"{name}: item {index} of its list of images is not an image but {type(item).__name__}")
-    return FrameList(video)
+    return FrameList(video, name)
 
 
 def different_size(where: str, size: Sequence[int], first: Sequence[int]) -> ValueError:
@@ -294,6 +299,7 @@ class VideoReader:
         if decoder not in ("pyav", "torchcodec"):
             raise ValueError(f"decoder must be 'pyav' or 'torchcodec', got {decoder!r}")
         self.path = path if is_url(path) else Path(path)
+        self.name = str(path)
         self.decoder = decoder
         self._file = None
         if not is_url(path) and not self.path.is_file():
