@@ -13,39 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import SwinConfig, pipeline
+from transformers import pipeline
 
-from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation, VitaVideoProcessor
+import vita_hf  # noqa: F401 - registers the pipeline
 
 SIZES = {"large": (360, 640), "small": (96, 128)}
-
-
-def make_model(folder: Path) -> Path:
-    """A model with as little in it as can be, for frames as they are."""
-    torch.manual_seed(0)
-    swin = SwinConfig(embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=4, out_indices=[1, 2, 3, 4])
-    config = VitaConfig(
-        backbone_config=swin,
-        num_labels=5,
-        hidden_dim=32,
-        feature_size=32,
-        mask_feature_size=16,
-        encoder_feedforward_dim=32,
-        dim_feedforward=32,
-        video_dim_feedforward=32,
-        num_attention_heads=2,
-        video_num_attention_heads=2,
-        encoder_layers=1,
-        decoder_layers=2,
-        num_last_layers=1,
-        num_queries=10,
-        num_video_queries=5,
-        object_encoder_layers=1,
-        object_decoder_layers=1,
-    )
-    VitaForVideoInstanceSegmentation(config).save_pretrained(folder)
-    VitaVideoProcessor(do_resize=False).save_pretrained(folder)
-    return folder
 
 
 def make_video(path: Path, num_frames: int, height: int, width: int) -> Path:
@@ -68,7 +40,7 @@ def run_here(model: str, video: str, mask_features: str) -> None:
     """Print what one video takes."""
     torch.set_num_threads(1)
     segmenter = pipeline("video-instance-segmentation", model=model, device="cpu")
-    options = {"mask_features": mask_features, "threshold": 0.0, "top_k": 3}
+    options = {"mask_features": mask_features, "threshold": 0.0, "top_k": 3, "chunk_size": 18}
     segmenter(video, max_frames=40, **options)
     start = time.process_time()
     result = segmenter(video, **options)
@@ -90,11 +62,6 @@ def run(model: Path, video: Path, mask_features: str) -> dict:
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return make_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("videos")
     return {count: make_video(folder / f"{count}.mp4", count, *SIZES["large"]) for count in (200, 2000)}
@@ -104,8 +71,8 @@ def videos(tmp_path_factory):
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
 @pytest.mark.parametrize("mask_features", ["disk", "recompute"])
-def test_2000_frames_need_hardly_more_than_200(model, videos, mask_features):
-    short, long = (run(model, videos[count], mask_features) for count in (200, 2000))
+def test_2000_frames_need_hardly_more_than_200(tiny_model, videos, mask_features):
+    short, long = (run(tiny_model, videos[count], mask_features) for count in (200, 2000))
     assert (short["frames"], long["frames"], long["tracks"]) == (200, 2000, 3)
     assert long["peak_mib"] - short["peak_mib"] <= 300
     assert long["seconds"] / 2000 <= 1.15 * short["seconds"] / 200
@@ -113,8 +80,8 @@ def test_2000_frames_need_hardly_more_than_200(model, videos, mask_features):
 
 @pytest.mark.slow  # minutes: 10,000 frames
 @pytest.mark.timeout(3600)
-def test_10000_frames(model, tmp_path):
-    facts = run(model, make_video(tmp_path / "long.mp4", 10_000, *SIZES["small"]), "auto")
+def test_10000_frames(tiny_model, tmp_path):
+    facts = run(tiny_model, make_video(tmp_path / "long.mp4", 10_000, *SIZES["small"]), "auto")
     assert (facts["frames"], facts["tracks"]) == (10_000, 3)
 
 

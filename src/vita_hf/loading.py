@@ -77,8 +77,8 @@ def load_processor(model: str | Path) -> VitaVideoProcessor:
     _check_directory(
         model,
         _PROCESSOR_FILES,
-        f"has no processor: {_PROCESSOR_FILES[0]} is missing; VitaVideoProcessor(…).save_pretrained writes it, with the frame "
-        "size that the model was trained with",
+        f"has no processor: {_PROCESSOR_FILES[0]} is missing; VitaVideoProcessor(…).save_pretrained writes it, with "
+        "the frame size that the model was trained with",
     )
     try:
         processor = AutoVideoProcessor.from_pretrained(model)

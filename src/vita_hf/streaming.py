@@ -10,6 +10,7 @@ import threading
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,8 @@ class VideoStream:
         if fps is not None:
             if self.source.fps is None:
                 raise ValueError(f"{self.name} does not say how many frames a second it has: pass stride, not fps")
-            stride = max(1.0, self.source.fps / fps)
+            rate, wanted = (Fraction(value).limit_denominator(1_000_000) for value in (self.source.fps, fps))
+            stride = max(Fraction(1), rate / wanted)
         self.sampling = None if stride in (None, 1) else EveryNth(stride)
         self.max_frames = max_frames
 

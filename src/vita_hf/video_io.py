@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -105,10 +106,10 @@ class EveryNth(Container[int]):
     The frame indices ⌊0·step⌋, ⌊1·step⌋, ⌊2·step⌋ …: thins a video out without knowing how long it is.
 
     Attributes:
-        step: Frames of the video per frame used, at least 1; need not be whole.
+        step: Frames of the video per frame used, at least 1; need not be whole, but exact.
     """
 
-    step: float
+    step: int | Fraction
 
     def __contains__(self, index: object) -> bool:
         return math.ceil(index / self.step) * self.step < index + 1

@@ -87,8 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mask-features",
         choices=MODES,
         default="auto",
-        help="where they wait until masks can be computed: device and recompute (a second pass) are exact, host and disk "
-        "round to half precision, auto takes the first that has room (default: auto)",
+        help="where they wait until masks are computed: device and recompute (a second pass) are exact, host and "
+        "disk round to half precision, auto takes the first that has room (default: auto)",
     )
     how.add_argument("--decoder", choices=["pyav", "torchcodec"], help="of video files (default: the processor's)")
 
@@ -243,8 +243,8 @@ def describe_video(video: Video) -> dict[str, Any]:
 
 def describe_settings(args: argparse.Namespace) -> dict[str, Any]:
     """The settings that results depend on."""
-    names = ("threshold", "top_k", "several_labels", "fps", "stride", "max_frames", "dtype", "mask_features")
-    return {name: getattr(args, name) for name in (*names, "json_only")}
+    names = ("threshold", "top_k", "several_labels", "fps", "stride", "max_frames", "dtype", "json_only")
+    return {name: getattr(args, name) for name in names}
 
 
 def is_finished(folder: Path, record: dict[str, Any], overwrite: bool) -> bool:
