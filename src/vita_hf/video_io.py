@@ -3,12 +3,15 @@
 import logging
 import math
 import re
+import shutil
 import tempfile
 from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, Protocol
+from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
@@ -85,17 +88,17 @@ def download(url: str) -> IO[bytes]:
     Raises:
         OSError: The address can't be reached, or answers with an error.
     """
-    import httpx  # comes with huggingface_hub
-
     file = tempfile.TemporaryFile(prefix="vita-hf-")
     try:
-        with httpx.stream("GET", url, follow_redirects=True) as response:
-            response.raise_for_status()
-            for part in response.iter_bytes():
-                file.write(part)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        # Some servers turn Python's own name away.
+        with urlopen(Request(url, headers={"User-Agent": "vita-hf"})) as response:
+            shutil.copyfileobj(response, file, 2**20)
+    except (OSError, HTTPException, ValueError) as error:
         file.close()
         raise OSError(f"can't download {url}: {error}") from error
+    except BaseException:
+        file.close()
+        raise
     file.seek(0)
     return file
 
