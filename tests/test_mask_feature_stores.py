@@ -126,7 +126,7 @@ def test_no_room_on_disk_is_said_beforehand(chunks, monkeypatch, temporary_folde
 
 
 def test_modes_are_checked():
-    with pytest.raises(ValueError, match="mask_features must be one of 'auto', 'exact', 'device', .*, got 'ram'"):
+    with pytest.raises(ValueError, match=r"mask_features must be one of 'auto', 'exact', 'device', .*, got 'ram'"):
         check_mode("ram", True)
     with pytest.raises(
         ValueError, match="'recompute' reads the video twice, and an iterator gives its frames only once"
