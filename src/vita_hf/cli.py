@@ -1,9 +1,11 @@
 """The `vita-hf` command."""
 
 import argparse
+import logging
 import sys
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from .commands import convert, info, predict
 
@@ -35,6 +37,8 @@ def main(argv: list[str] | None = None) -> None:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     args = parser.parse_args(argv)
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    disable_progress_bar()  # transformers', of loading weights
     try:
         code = args.run(args)
     except torch.OutOfMemoryError as error:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import logging
 import os
 import shutil
 import sys
@@ -97,7 +96,6 @@ def run(args: argparse.Namespace) -> int:
     """Segment this process's share of the videos; the exit code is 1 if any of them failed."""
     from ..cli import EXPECTED_ERRORS, describe_out_of_memory  # imports this module
 
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if args.output.exists() and not args.output.is_dir():
         raise NotADirectoryError(f"the output directory {args.output} is a file")
