@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from vita_hf.data.synthetic import CATEGORIES, write_synthetic_dataset
+from vita_hf.data.synthetic import CATEGORY_NAMES, write_synthetic_dataset
 
 EXAMPLE = """example:
   python scripts/make_synthetic_dataset.py --seed 1 --videos 1000 --length 16 --output data/synthetic/train
@@ -14,7 +14,7 @@ The same arguments give the same videos, and a larger --videos or --length only 
 
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        description=f"{__doc__} Categories: {', '.join(CATEGORIES)}.",
+        description=f"{__doc__} Categories: {', '.join(CATEGORY_NAMES)}.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -22,6 +22,8 @@ from vita_hf.conversion import convert_checkpoint, convert_state_dict, load_orig
 from vita_hf.detectron2_config import config_from_detectron2, processor_from_detectron2, read_detectron2_yaml
 from vita_hf.model_card import model_card
 from vita_hf.recipes import config_from_recipe, load_recipe
+from vita_hf.results import VideoInstances
+from vita_hf.video_io import VideoReader
 
 GOLDEN = Path(__file__).parent / "golden"
 SCRIPT = Path(__file__).parents[1] / "scripts" / "convert_checkpoint.py"
@@ -565,11 +567,19 @@ def test_code_in_the_model_card_runs(tmp_path, capsys):
     frames.mkdir()
     for t in range(3):
         Image.new("RGB", (64, 48), (40 * t, 90, 200)).save(frames / f"{t}.png")
-    code = re.search(r"```python\n(.*?)```", (output / "README.md").read_text(), re.S)[1]
-    code = code.replace("path/to/this/directory", str(output)).replace("clip.mp4", str(frames))
-    exec(compile(code, "card", "exec"), {})
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 10
+    codes = re.findall(r"```python\n(.*?)```", (output / "README.md").read_text(), re.S)
+    results = []
+    for code in codes:
+        replacements = {"path/to/this/directory": output, "clip.mp4": frames, "overlay.mp4": tmp_path / "overlay.mp4"}
+        for example, path in (replacements | {"results.json": tmp_path / "results.json"}).items():
+            code = code.replace(f'"{example}"', f'"{path}"')
+        names = {}
+        exec(compile(code, "card", "exec"), names)
+        results.append((names["result"], capsys.readouterr().out.splitlines()))
+    (tracks, _), (pairs, lines) = results
+    assert VideoInstances.from_json(tmp_path / "results.json").to_json() == tracks.to_json()
+    assert VideoReader(tmp_path / "overlay.mp4").count_frames() == tracks.num_frames == 3
+    assert len(pairs) == len(lines) == 10
     assert all(re.fullmatch(r"LABEL_\d 0\.\d+ \[\d+, \d+, \d+\]", line) for line in lines)
 
 

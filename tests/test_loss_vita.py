@@ -79,7 +79,7 @@ def test_not_finite_costs_are_an_error_that_says_where():
 # -- Formulas ----------------------------------------------------------------------------------------------------------
 
 
-def test_matching_cost_by_definition(monkeypatch):
+def test_matching_costs_by_definition():
     """At one point per pixel centre, sampling is reading, and every term can be written out."""
     model = tiny_model()
     config = model.config
@@ -87,19 +87,46 @@ def test_matching_cost_by_definition(monkeypatch):
     grid = torch.stack(
         torch.meshgrid((torch.arange(width) + 0.5) / width, (torch.arange(height) + 0.5) / height, indexing="xy"), -1
     ).view(1, -1, 2)
-    monkeypatch.setattr(loss_vita, "sample_matching_points", lambda count, device: grid)
-    class_logits, mask_logits = torch.randn(5, 8), torch.randn(frames, 5, height, width) * 3
-    target = loss_vita.Target(torch.tensor([2, 6]), torch.rand(2, frames, height, width) > 0.5, torch.arange(2))
-    cost = loss_vita.matching_cost(class_logits, mask_logits, target, config)
-    for q in range(5):
-        for n in range(2):
-            x = mask_logits[:, q].double().flatten()
-            y = target.masks[n].double().flatten()
-            p = x.sigmoid()
-            bce = -(y * p.log() + (1 - y) * (1 - p).log()).mean()
-            dice = 1 - (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)
-            classes = -class_logits[q].double().softmax(0)[target.labels[n]]
-            assert cost[q, n].item() == pytest.approx((2 * classes + 5 * bce + 5 * dice).item(), rel=1e-4)
+    class_logits, mask_logits = torch.randn(2, 5, 8), torch.randn(2, frames, 5, height, width) * 3
+    targets = [
+        loss_vita.Target(labels, torch.rand(len(labels), frames, height, width) > 0.5, torch.arange(len(labels)))
+        for labels in (torch.tensor([2, 6]), torch.tensor([0, 3, 1]))
+    ]
+    costs = loss_vita.matching_costs(class_logits, mask_logits, targets, grid.expand(2, -1, -1), config)
+    for item, (target, cost) in enumerate(zip(targets, costs)):
+        assert cost.shape == (5, len(target.labels))
+        for q in range(5):
+            for n in range(cost.shape[1]):
+                x = mask_logits[item, :, q].double().flatten()
+                y = target.masks[n].double().flatten()
+                p = x.sigmoid()
+                bce = -(y * p.log() + (1 - y) * (1 - p).log()).mean()
+                dice = 1 - (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)
+                classes = -class_logits[item, q].double().softmax(0)[target.labels[n]]
+                assert cost[q, n].item() == pytest.approx((2 * classes + 5 * bce + 5 * dice).item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("elements", [1, 20_000])
+def test_items_matched_together_or_apart_are_the_same(elements, monkeypatch):
+    """How many items fit into a chunk changes no cost; they differ in their targets and in their points."""
+    model, video = tiny_model().train(), torch.randn(2, 2, 3, 64, 64)
+    given = labels(1, 2, 64, 64), labels(1, 2, 64, 64, instances=1)
+    given = {key: given[0][key] + given[1][key] for key in given[0]}
+    costs: list[list[torch.Tensor]] = []
+    assign = loss_vita.assign
+    monkeypatch.setattr(loss_vita, "assign", lambda items, what: costs.append(items) or assign(items, what))
+
+    def run(elements: int):
+        monkeypatch.setattr(loss_vita, "_CHUNK_ELEMENTS", elements)
+        torch.manual_seed(2)
+        costs.clear()
+        return model(video, **given).loss, [item for items in costs for item in items]
+
+    (loss, together), (again, apart) = run(2**22), run(elements)
+    torch.testing.assert_close(loss, again)
+    assert len(together) == len(apart) == 4 * 4 + 3 * 6
+    for a, b in zip(together, apart):
+        torch.testing.assert_close(a, b)
 
 
 def test_assign_is_optimal_for_any_shape():

@@ -328,3 +328,13 @@ def test_timestamps(instances):
     assert instances.timestamps == [0, 0.25, 0.5]
     instances.frame_indices = [2, 6, 10]
     assert instances[0].timestamps == [0.5, 1.5, 2.5]
+
+
+def test_summary():
+    masks = torch.zeros(3, 4, 2, 2, dtype=torch.bool)
+    masks[0, 1:3, 0, 0] = masks[2, 0] = masks[2, 3, 1, 1] = True
+    instances = make(masks, [0.75, 0.5, 0.25], frame_indices=[0, 5, 10, 15], track_ids=torch.tensor([7, 8, 9]))
+    names = ("track_id", "label", "score", "first_frame", "last_frame", "num_frames")
+    rows = [(7, "0", 0.75, 5, 10, 2), (8, "1", 0.5, None, None, 0), (9, "2", 0.25, 0, 15, 2)]
+    assert instances.summary() == [dict(zip(names, row)) for row in rows]
+    assert json.loads(json.dumps(instances[1].summary())) == [dict(zip(names, rows[1]))]

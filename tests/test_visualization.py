@@ -169,6 +169,25 @@ def test_labels_stay_inside_and_apart():
     assert all(len(solid_boxes(unlabelled, track_color(track))) == 0 for track in range(5))
 
 
+def test_labels_of_tracks_as_high_as_the_frame():
+    frame = np.full((240, 320, 3), 255, dtype=np.uint8)
+    masks = np.zeros((8, 1, 240, 320), dtype=bool)
+    for track in range(8):
+        masks[track, 0, :, 150 + track] = True
+    picture = Painter(instances(masks), alpha=0, contours=False).draw(frame, 0)
+    sizes = [max(solid_boxes(picture, track_color(track)), key=np.prod) for track in range(8)]
+    assert len({height for height, _ in sizes}) == 1
+    assert all(width >= 55 for _, width in sizes)
+
+
+def test_best_label_is_on_top_where_there_is_no_room():
+    masks = np.zeros((5, 1, 20, 120), dtype=bool)
+    masks[range(5), 0, 10, range(50, 55)] = True
+    picture = Painter(instances(masks), alpha=0, contours=False).draw(np.zeros((20, 120, 3), dtype=np.uint8), 0)
+    # A label is 14 lines high, so that there is room for one only; #0 person 0.90 is wider than #1 dog 0.80.
+    assert max(solid_boxes(picture, track_color(0)), key=np.prod)[0] == 14
+
+
 def test_labels_shrink_with_the_frame():
     def label_width(width):
         mask = np.zeros((1, 1, 64, width), dtype=bool)

@@ -1,14 +1,19 @@
-"""ResNets of other widths than timm's named ones, as detectron2 configs can describe them.
+"""What transformers' and timm's backbones lack: ResNets of free widths, and Swin's second drop path.
 
-The released models use timm's `resnet50` and `resnet101` through `TimmBackboneConfig`; this file is for narrower (or
-wider) ones: `RES2_OUT_CHANNELS`, `WIDTH_PER_GROUP`, `NUM_GROUPS` and `STEM_OUT_CHANNELS` of a detectron2 config.
+The released models use timm's `resnet50` and `resnet101` through `TimmBackboneConfig`; [`VitaResNetConfig`] is for
+narrower (or wider) ones: `RES2_OUT_CHANNELS`, `WIDTH_PER_GROUP`, `NUM_GROUPS` and `STEM_OUT_CHANNELS` of a detectron2
+config.
 """
+
+import inspect
+from functools import partial
 
 from huggingface_hub.dataclasses import strict
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.resnet import Bottleneck, ResNet
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoBackbone, AutoConfig, TimmBackbone, TimmBackboneConfig
+from transformers.models.swin.modeling_swin import SwinDropPath, SwinLayer
 
 _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
@@ -100,6 +105,22 @@ class VitaResNetBackbone(TimmBackbone):
             stem_channels=config.stem_channels,
             **kwargs,
         )
+
+
+def drop_mlp_paths(backbone: nn.Module) -> None:
+    """Let the Swin layers of `backbone` drop their MLP branch in training, too, as the paper and the reference do.
+
+    transformers' layers apply their drop path to the attention branch only. A subclass would change the name that
+    checkpoints' renames go by, hence a hook; it adds nothing to the state dict and survives copies and pickles.
+    """
+    for layer in backbone.modules():
+        if isinstance(layer, SwinLayer) and isinstance(layer.drop_path, SwinDropPath):
+            if inspect.getsource(type(layer).forward).count("self.drop_path(") == 1:
+                layer.mlp.register_forward_hook(partial(_drop_output, layer.drop_path))
+
+
+def _drop_output(drop_path: SwinDropPath, mlp: nn.Module, args: tuple, output: Tensor) -> Tensor:
+    return drop_path(output)
 
 
 AutoConfig.register("vita_resnet", VitaResNetConfig, exist_ok=True)

@@ -17,11 +17,15 @@ import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers.models.mask2former.modeling_mask2former import sample_point
 
 from .configuration_vita import VitaConfig
 
 Matches = list[tuple[Tensor, Tensor]]
+
+# Numbers in one intermediate result, where items that could be taken together are many. Does not change results.
+_CHUNK_ELEMENTS = 2**22
 
 
 def sample_matching_points(num_points: int, device: torch.device) -> Tensor:
@@ -48,7 +52,7 @@ def sample_uncertain_points(
     candidates = torch.rand(masks, int(num_points * oversample_ratio), 2, device=logits.device)
     uncertain = int(importance_sample_ratio * num_points)
     certainty = point_logits(logits, candidates).abs()
-    chosen = certainty.topk(uncertain, dim=1, largest=False).indices
+    chosen = certainty.topk(uncertain, dim=1, largest=False, sorted=False).indices
     points = candidates.gather(1, chosen[..., None].expand(-1, -1, 2))
     if uncertain < num_points:
         points = torch.cat((points, torch.rand(masks, num_points - uncertain, 2, device=logits.device)), 1)
@@ -62,11 +66,11 @@ def point_logits(maps: Tensor, points: Tensor) -> Tensor:
     return sample_point(maps, points.to(maps.dtype), align_corners=False)[:, 0]
 
 
-def shared_point_values(maps: Tensor, points: Tensor) -> Tensor:
-    """Bilinear samples of `(M, H, W)` maps, all at the same `(1, P, 2)` points: `(M, P)`."""
-    if maps.shape[0] == 0:
-        return maps.new_zeros((0, points.shape[1]))
-    return sample_point(maps[None], points.to(maps.dtype), align_corners=False)[0]
+def mask_point_values(masks: Tensor, points: Tensor) -> Tensor:
+    """The same of `(R, H, W)` bool masks, in float32, converting not too many at a time."""
+    size = max(1, _CHUNK_ELEMENTS // masks[0].numel()) if len(masks) else 1
+    values = [point_logits(m[:, None].float(), p) for m, p in zip(masks.split(size), points.split(size))]
+    return torch.cat(values)
 
 
 @dataclass
@@ -163,29 +167,39 @@ def count_loss_normalizers(
     return loss_normalizers(config, clips, frames, config.num_last_layers)
 
 
-def matching_cost(class_logits: Tensor, mask_logits: Tensor, target: Target, config: VitaConfig) -> Tensor:
-    """Cost `(Q, N)` of giving each target to each query, in float32.
+def matching_costs(
+    class_logits: Tensor, mask_logits: Tensor, targets: Sequence[Target], points: Tensor, config: VitaConfig
+) -> list[Tensor]:
+    """Cost `(Q, N)` of giving each target to each query, for every item, in float32.
 
     Args:
-        class_logits: `(Q, K+1)`.
-        mask_logits: `(T, Q, H, W)`.
-        target: its masks `(N, T, H, W)`, of any resolution.
+        class_logits: `(I, Q, K+1)`.
+        mask_logits: `(I, T, Q, H, W)`.
+        targets: of each item, its masks `(N, T, H', W')` of any resolution.
+        points: `(I, P, 2)`, where an item's masks are compared, the same in each of its frames.
     """
-    points = sample_matching_points(config.train_num_points, mask_logits.device)
+    items, frames, queries = mask_logits.shape[:3]
+    counts = [len(target.labels) for target in targets]
 
-    def at_points(maps: Tensor) -> Tensor:  # (A, B, H, W) → (A, B·P)
-        return shared_point_values(maps.flatten(0, 1), points).view(maps.shape[0], maps.shape[1] * points.shape[1])
+    def per_frame(repeats: int | Tensor) -> Tensor:  # the points of each map, in the order (item, …, frame)
+        return points.repeat_interleave(repeats, 0)
 
-    logits = at_points(mask_logits.transpose(0, 1))
-    inside = at_points(target.masks.to(logits.dtype))
+    logits = sample_point(mask_logits.flatten(0, 1), per_frame(frames).to(mask_logits.dtype), align_corners=False)
+    logits = logits.unflatten(0, (items, frames)).transpose(1, 2).flatten(2)  # (I, Q, T·P)
+    masks = torch.cat([target.masks for target in targets]).flatten(0, 1)
+    repeats = torch.tensor(counts, device=points.device) * frames
+    inside = mask_point_values(masks, per_frame(repeats)).view(sum(counts), logits.shape[2])
+    inside = pad_sequence(inside.split(counts), batch_first=True).transpose(1, 2)  # (I, T·P, most N)
+    labels = pad_sequence([target.labels for target in targets], batch_first=True)[:, None].expand(-1, queries, -1)
+
     # Binary cross-entropy is softplus(x) − x·target, summed here over points by a product.
-    product = logits @ inside.T
-    mask_cost = (F.softplus(logits).sum(1, keepdim=True) - product) / logits.shape[1]
+    mask_cost = (F.softplus(logits).sum(2, keepdim=True) - logits @ inside) / logits.shape[2]
     probabilities = logits.sigmoid()
-    overlap = 2 * (probabilities @ inside.T)
-    dice_cost = 1 - (overlap + 1) / (probabilities.sum(1, keepdim=True) + inside.sum(1) + 1)
-    class_cost = -class_logits.float().softmax(-1)[:, target.labels]
-    return config.mask_weight * mask_cost + config.class_weight * class_cost + config.dice_weight * dice_cost
+    overlap = 2 * (probabilities @ inside)
+    dice_cost = 1 - (overlap + 1) / (probabilities.sum(2, keepdim=True) + inside.sum(1, keepdim=True) + 1)
+    class_cost = -class_logits.float().softmax(-1).gather(2, labels)
+    costs = config.mask_weight * mask_cost + config.class_weight * class_cost + config.dice_weight * dice_cost
+    return [cost[:, :count] for cost, count in zip(costs, counts)]
 
 
 def assign(costs: list[Tensor], what: str) -> Matches:
@@ -226,26 +240,38 @@ class SetCriterion:
         name: str,
     ):
         self.config = config
-        self.features = features
+        self.size = features.shape[-2:]
+        # Flattened and taken apart once: each view of one item would get a gradient of all items' size.
+        maps = features.flatten(3)
+        self.maps = maps.detach()
+        self.features = maps.unbind()
         self.targets = targets
         self.no_object_weight = no_object_weight
         self.class_divisor = class_divisor
         self.mask_divisor = mask_divisor
         self.name = name
 
-    def predict_masks(self, embeddings: Tensor, item: int) -> Tensor:
-        """`(R, Cm)` → `(T, R, H/4, W/4)` float32 logits on the item's frames."""
-        features = self.features[item % len(self.features)]
-        masks = embeddings.to(features.dtype) @ features.flatten(2)
-        return masks.unflatten(-1, features.shape[-2:]).float()
+    def predict_masks(self, embeddings: Tensor, features: Tensor) -> Tensor:
+        """`(…, R, Cm)` and features `(…, Cm, H/4·W/4)` → `(…, R, H/4, W/4)` float32 logits."""
+        return (embeddings.to(features.dtype) @ features).unflatten(-1, self.size).float()
 
     @torch.no_grad()
     def match(self, class_logits: Tensor, mask_embeddings: Tensor) -> Matches:
         """`(I, Q, K+1)` and `(I, Q, Cm)` → matches of every item."""
-        costs = [
-            matching_cost(class_logits[item], self.predict_masks(mask_embeddings[item], item), target, self.config)
-            for item, target in enumerate(self.targets)
-        ]
+        items, queries = class_logits.shape[:2]
+        device, maps = class_logits.device, self.maps
+        points = torch.cat([sample_matching_points(self.config.train_num_points, device) for _ in range(items)])
+        costs = []
+        # As many items at once as memory allows, all with features that lie next to one another.
+        per_item = queries * maps.shape[1] * max(maps.shape[-1], points.shape[1])
+        size = max(1, _CHUNK_ELEMENTS // per_item)
+        for start in range(0, items, len(maps)):
+            for first in range(0, len(maps), size):
+                features = maps[first : first + size]
+                here = slice(start + first, start + first + len(features))
+                masks = self.predict_masks(mask_embeddings[here, None], features)
+                with torch.autocast(device.type, enabled=False):
+                    costs += matching_costs(class_logits[here], masks, self.targets[here], points[here], self.config)
         return assign(costs, self.name)
 
     def losses(self, class_logits: Tensor, mask_embeddings: Tensor, matches: Matches) -> dict[str, Tensor]:
@@ -268,10 +294,14 @@ class SetCriterion:
 
     def mask_losses(self, mask_embeddings: Tensor, matches: Matches) -> tuple[Tensor, Tensor]:
         """Sums over the matched masks of cross-entropy and dice; a mask's points in all its frames count as one."""
-        frames = self.features.shape[1]
+        frames = self.maps.shape[1]
+        counts = [len(queries) for queries, _ in matches]
+        items = torch.arange(len(matches), device=mask_embeddings.device)
+        items = items.repeat_interleave(torch.tensor(counts, device=items.device))
+        embeddings = mask_embeddings[items, torch.cat([queries for queries, _ in matches])].split(counts)
         masks = [
-            self.predict_masks(mask_embeddings[item, queries], item).transpose(0, 1)
-            for item, (queries, _) in enumerate(matches)
+            self.predict_masks(matched, self.features[item % len(self.features)]).transpose(0, 1)
+            for item, matched in enumerate(embeddings)
         ]
         masks = torch.cat(masks)  # (R, T, H/4, W/4)
         logits = masks.flatten(0, 1)[:, None]
@@ -282,13 +312,9 @@ class SetCriterion:
             self.config.importance_sample_ratio,
         )
         with torch.no_grad():
-            inside, first = [], 0
-            for target, (_, instances) in zip(self.targets, matches):
-                count = len(instances) * frames
-                wanted = target.masks[instances].flatten(0, 1)[:, None].to(logits.dtype)
-                inside.append(point_logits(wanted, points[first : first + count]))
-                first += count
-            inside = torch.cat(inside).view(len(masks), frames * points.shape[1])
+            wanted = [target.masks[instances] for target, (_, instances) in zip(self.targets, matches)]
+            inside = mask_point_values(torch.cat(wanted).flatten(0, 1), points)
+            inside = inside.view(len(masks), frames * points.shape[1])
         logits = point_logits(logits, points).view(inside.shape)
         point_loss = F.binary_cross_entropy_with_logits(logits, inside, reduction="none").mean(1).sum()
         if len(masks) == 0:

@@ -1,4 +1,4 @@
-"""The model card (README.md) of a converted checkpoint."""
+"""Model cards (README.md): what all have in common, and those of converted checkpoints."""
 
 from huggingface_hub import ModelCardData
 
@@ -30,8 +30,7 @@ few object tokens; a transformer associates the tokens of all frames and predict
 in every frame. Paper: [VITA: Video Instance Segmentation via Object Token Association](https://arxiv.org/abs/2206.04403)
 (Heo, Hwang, Oh, Lee, Kim; NeurIPS 2022).
 
-These are weights of the [original implementation](https://github.com/sukjunhwang/VITA), converted to the names of
-`vita-hf`, a package for Hugging Face Transformers. Nothing was trained or changed in the conversion.
+{origin}
 
 | | |
 |---|---|
@@ -42,9 +41,25 @@ These are weights of the [original implementation](https://github.com/sukjunhwan
 
 ## Use
 
+A video of any length; tracks that score at least 0.3, each with its best label:
+
+```python
+import vita_hf  # registers the classes
+from transformers import pipeline
+
+segmenter = pipeline("video-instance-segmentation", model="path/to/this/directory")
+result = segmenter("clip.mp4")
+for track, label, score in zip(result.track_ids.tolist(), result.label_names, result.scores.tolist()):
+    print(track, label, round(score, 3))
+result.render("clip.mp4", "overlay.mp4")
+result.to_json("results.json")
+```
+
+Step by step, for a clip that fits into memory, by the rule of benchmarks ({top_k} predictions a video):
+
 ```python
 import torch
-import vita_hf  # registers the classes
+import vita_hf
 from transformers import AutoModelForUniversalSegmentation, AutoVideoProcessor
 
 path = "path/to/this/directory"
@@ -61,13 +76,7 @@ result = processor.post_process_video_instance_segmentation(
 for score, label, mask in zip(result.scores, result.labels, result.masks):  # mask: (T, height, width) bool
     print(model.config.id2label[label.item()], round(score.item(), 3), mask.flatten(1).sum(1).tolist())
 ```
-{results}
-## Licence
-
-The original code is under the Apache License 2.0, with parts of Mask2Former under the MIT License. Its authors
-published weights beside it and state no separate licence for them. The data sets that the weights were trained on have
-terms of their own.
-
+{sections}
 ## Citation
 
 ```bibtex
@@ -79,6 +88,10 @@ terms of their own.
 }}
 ```
 """
+
+_CONVERTED = """\
+These are weights of the [original implementation](https://github.com/sukjunhwang/VITA), converted to the names of
+`vita-hf`, a package for Hugging Face Transformers. Nothing was trained or changed in the conversion."""
 
 _RESULTS = """
 ## Results
@@ -92,24 +105,30 @@ Reported by the authors for their released weights with the configuration `{reci
 """
 
 
+_LICENCE = """
+## Licence
+
+The original code is under the Apache License 2.0, with parts of Mask2Former under the MIT License. Its authors
+published weights beside it and state no separate licence for them. The data sets that the weights were trained on have
+terms of their own.
+"""
+
+
 def model_card(config: VitaConfig, dataset: str | None = None, recipe: str | None = None) -> str:
     """
-    Text of a model card, with the metadata the Hub reads on top.
+    Text of a converted checkpoint's model card, with the metadata the Hub reads on top.
 
     Args:
         config: the converted model's configuration.
         dataset: the data set whose categories it predicts, a name of [`vita_hf.data.categories`].
         recipe: the recipe it was converted with; adds the authors' results where they published some.
     """
-    backbone = config.backbone_config
-    backbone_name = getattr(backbone, "backbone", None) or backbone.model_type
-    title = "VITA"
-    top_k = 10
+    backbone, title, top_k = None, "VITA", 10
     if recipe is not None:
         settings = load_recipe(recipe)
         dataset, top_k = settings["data"]["dataset"], settings["evaluation"]["top_k"]
-        backbone_name = _BACKBONES[recipe.rpartition("-")[2]]
-        title = f"VITA, {backbone_name}, {_DATASETS[dataset]}"
+        backbone = _BACKBONES[recipe.rpartition("-")[2]]
+        title = f"VITA, {backbone}, {_DATASETS[dataset]}"
     elif dataset is not None:
         title = f"VITA, {_DATASETS[dataset]}"
 
@@ -117,34 +136,72 @@ def model_card(config: VitaConfig, dataset: str | None = None, recipe: str | Non
     if recipe in _PUBLISHED:
         figures = " | ".join(f"{figure:.1f}" for figure in _PUBLISHED[recipe])
         results = _RESULTS.format(recipe=recipe, dataset=_DATASETS[dataset], figures=figures)
-    metadata = ModelCardData(
-        library_name="transformers",
-        # The Hub has no task for video segmentation.
-        pipeline_tag="image-segmentation",
-        tags=["video-instance-segmentation", "vita", "mask2former"],
-        license="apache-2.0",
-        datasets=[name.lower().replace(" ", "-") for name in _training_sets(dataset)] or None,
+    # The video models were trained jointly with COCO.
+    trained_on = [] if dataset is None else ["coco"] if dataset == "coco" else ["coco", dataset]
+    return fill_card(
+        config,
+        ModelCardData(license="apache-2.0", datasets=[dataset_id(name) for name in trained_on] or None),
+        title=title,
+        origin=_CONVERTED,
+        sections=results + _LICENCE,
+        backbone=backbone,
+        dataset=dataset,
+        top_k=top_k,
     )
+
+
+def fill_card(
+    config: VitaConfig,
+    metadata: ModelCardData,
+    *,
+    title: str,
+    origin: str,
+    sections: str,
+    backbone: str | None = None,
+    dataset: str | None = None,
+    top_k: int = 10,
+) -> str:
+    """
+    What the cards of all VITA models have in common.
+
+    Args:
+        config: the model's configuration.
+        metadata: what is particular to this model; the rest is filled in.
+        title: the card's heading.
+        origin: where the weights come from.
+        sections: headings and text between the model's use and the citation.
+        backbone: its name; by default the configuration's.
+        dataset: the data set whose categories it predicts, as for [`model_card`].
+        top_k: predictions a video in benchmarks.
+    """
+    metadata.library_name = "transformers"
+    # The Hub has no task for video segmentation.
+    metadata.pipeline_tag = "image-segmentation"
+    metadata.tags = ["video-instance-segmentation", "vita", "mask2former"]
     return _CARD.format(
         metadata=metadata.to_yaml(),
         title=title,
-        backbone=backbone_name,
-        categories=f"{config.num_labels}" + (f" ({_DATASETS[dataset]})" if dataset else ""),
+        origin=origin,
+        sections=sections,
+        backbone=backbone or getattr(config.backbone_config, "backbone", None) or config.backbone_config.model_type,
+        categories=f"{config.num_labels}" + (f" ({dataset_title(dataset)})" if dataset else ""),
         num_queries=config.num_queries,
         num_video_queries=config.num_video_queries,
         window=f"{config.object_encoder_window_size} frames"
         if config.object_encoder_window_size
         else "the whole video",
         top_k=top_k,
-        results=results,
     )
 
 
-def _training_sets(dataset: str | None) -> list[str]:
-    """Names of the data sets in the training of a model for `dataset`: the video ones are trained jointly with COCO."""
-    if dataset is None:
-        return []
-    return ["COCO"] if dataset == "coco" else ["COCO", _DATASETS[dataset]]
+def dataset_title(name: str) -> str:
+    """A data set's name as it is written; unknown ones stay as they are."""
+    return _DATASETS.get(name, name)
 
 
-__all__ = ["model_card"]
+def dataset_id(name: str) -> str:
+    """A data set's name in a card's metadata, for example youtube-vis-2019."""
+    return dataset_title(name).lower().replace(" ", "-")
+
+
+__all__ = ["dataset_id", "dataset_title", "fill_card", "model_card"]

@@ -16,6 +16,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 )
 from transformers.pytorch_utils import compile_compatible_method_lru_cache
 
+from .backbones import drop_mlp_paths
 from .configuration_vita import VitaConfig
 from .modeling_layers import VitaAttention, VitaDecoderLayer
 from .ops import deformable_attention_from_projections
@@ -174,6 +175,7 @@ class VitaPixelLevelModule(nn.Module):
                 f"{type(self.encoder).__name__} with {'none' if channels is None else len(channels)}; set out_indices "
                 "or out_features"
             )
+        drop_mlp_paths(self.encoder)
         self.decoder = VitaPixelDecoder(config, channels)
         for tensor in self.encoder.state_dict(keep_vars=True).values():
             if isinstance(self.encoder, TimmBackbone) and tensor.device.type != "meta":

@@ -179,6 +179,30 @@ class VideoInstances:
         areas = [int(mask_api.area(rle)) for track in self.masks for rle in track]
         return torch.tensor(areas, dtype=torch.int64).reshape(len(self), self.num_frames)
 
+    def summary(self) -> list[dict[str, Any]]:
+        """
+        List the tracks for people.
+
+        Returns:
+            One dict a track: `track_id`, `label` (its name), `score`, `first_frame` and `last_frame` (numbers of the
+            video's frames, None if the track has no pixel in any), and `num_frames`, in how many it has one.
+        """
+        numbers = np.asarray(range(self.num_frames) if self.frame_indices is None else self.frame_indices)
+        rows = []
+        for track, (areas, name) in enumerate(zip(self.areas.numpy(), self.label_names)):
+            seen = numbers[areas > 0].tolist()
+            rows.append(
+                {
+                    "track_id": int(self.track_ids[track]),
+                    "label": name,
+                    "score": float(self.scores[track]),
+                    "first_frame": seen[0] if seen else None,
+                    "last_frame": seen[-1] if seen else None,
+                    "num_frames": len(seen),
+                }
+            )
+        return rows
+
     def masks_at(self, frame: int) -> torch.Tensor:
         """
         Give one frame's masks, whatever form `masks` has: bool tensor (k, h, w).

@@ -194,7 +194,7 @@ class Painter:
 
     def _write_labels(self, image: np.ndarray, rows: np.ndarray) -> np.ndarray:
         height, width = rows.shape
-        font_size = min(32, max(11, round(min(height, width) / 26)))
+        font_size = min(48, max(11, round(min(height, width) / 26)))
         font = ImageFont.load_default(font_size)
         pad = max(3, font_size // 3)
         line = font_size + pad
@@ -202,7 +202,7 @@ class Painter:
         pen = ImageDraw.Draw(picture)
         places = ndimage.find_objects(rows + 1, max_label=len(self.result))
         centers = _mean_columns(rows, len(self.result))
-        taken: list[tuple[int, int, int, int]] = []
+        tags: list[tuple[tuple[int, int, int, int], int, str]] = []
         for row in self.order:
             if places[row] is None:
                 continue
@@ -211,8 +211,11 @@ class Painter:
             if not fitting:
                 continue
             text, length = fitting[0]
+            taken = [box for box, _, _ in tags]
             box = _free_place(places[row][0], centers[row], (length, line), (width, height), taken)
-            taken.append(box)
+            tags.append((box, row, text))
+        # Where there is no room for all, the best scores stay on top.
+        for box, row, text in reversed(tags):
             color = tuple(int(value) for value in self.colors[row])
             pen.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=color)
             pen.text((box[0] + pad, box[1] + line // 2), text, text_color(color), font, anchor="lm")
@@ -250,13 +253,14 @@ def _free_place(
     """
     Find room for a label next to its track, which covers the `lines` and has its mean column at `center`.
 
-    Above the track is best, then below it, then inside at its top, then farther up and down; if all is taken, it stays
-    above. `tag` and `frame` are (width, height).
+    Above the track is best, then below it, then inside it from the top down, then farther up and down; if all is taken,
+    it stays above. `tag` and `frame` are (width, height).
     """
     width, height = tag
     left = round(min(max(center - width / 2, 0), frame[0] - width))
-    tops = [lines.start - height, lines.stop, lines.start]
-    tops += [top for step in range(1, 6) for top in (tops[0] - step * height, tops[1] + step * height)]
+    above, below = lines.start - height, lines.stop
+    tops = [above, below, *range(lines.start, below - height, height)]
+    tops += [top for step in range(height, frame[1], height) for top in (above - step, below + step)]
     tops = [min(max(top, 0), frame[1] - height) for top in tops]
     boxes = [(left, top, left + width, top + height) for top in tops]
     free = (

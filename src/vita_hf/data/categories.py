@@ -36,6 +36,7 @@ CATEGORIES: dict[str, tuple[str, ...]] = {
         *("Giant_panda", "Lizard", "Parrot", "Monkey", "Rabbit", "Tiger", "Fish", "Turtle", "Bicycle", "Motorcycle"),
         *("Airplane", "Boat", "Vehical"),
     ),
+    "synthetic": ("disc", "square", "triangle", "star", "flower", "peanut"),
 }
 
 # COCO numbered 91 categories and released annotations for 80 of them.
@@ -69,7 +70,8 @@ def id2label(dataset: str) -> dict[int, str]:
     The names of a model's labels: `{0: first category, …}`.
 
     Args:
-        dataset: "coco" (80 labels), "ytvis2019" (40), "ytvis2021" (40) or "ovis" (25).
+        dataset: "coco" (80 labels), "ytvis2019" (40), "ytvis2021" (40), "ovis" (25) or "synthetic" (6, see
+            [`vita_hf.data.synthetic`]).
 
     Raises:
         ValueError: for another data set.
@@ -82,7 +84,7 @@ def category_ids(dataset: str) -> tuple[int, ...]:
     The `category_id` that the data set's annotation files give to each label, in the order of the labels.
 
     Args:
-        dataset: "coco", "ytvis2019", "ytvis2021" or "ovis".
+        dataset: as for [`id2label`].
 
     Raises:
         ValueError: for another data set.

@@ -47,7 +47,7 @@ def draw_clip(row: dict, settings: ClipSettings, rng: np.random.Generator) -> di
 
         - **pixel_values** uint8 (T, 3, h, w): RGB, augmented, not normalised.
         - **mask_labels** bool (N, T, h, w): an instance that isn't in a frame has an empty mask there. Crowds, and
-          instances that are in no frame of the clip, are left out; N may be 0.
+          instances that are in no frame of the clip, are left out. N may be 0, as in the reference: it doesn't redraw.
         - **class_labels** int64 (N,).
         - **video_id** int.
         - **frame_indices**: the drawn frames' T positions in the video.
@@ -56,7 +56,7 @@ def draw_clip(row: dict, settings: ClipSettings, rng: np.random.Generator) -> di
         BrokenSampleError: a frame or a mask that can't be read; the message names the video and the file.
     """
     if not row["frames"]:
-        raise BrokenSampleError(f"video {row['video_id']}: it has no frames")
+        raise BrokenSampleError("malformed", row["video_id"], "frames", "expected at least one, got none")
     frames = sample_frames(len(row["frames"]), settings.num_frames, settings.frame_range, rng)
     size, is_image = (row["height"], row["width"]), len(row["frames"]) == 1
     transforms = draw_transforms(size, settings, rng, is_image=is_image)
@@ -83,7 +83,7 @@ def draw_clip(row: dict, settings: ClipSettings, rng: np.random.Generator) -> di
 
 
 def _frame_image(row: dict, frame: int, transforms: tuple[Transform, ...], done: dict[tuple, Image.Image]):
-    """Decode and transform a frame. `done` keeps what was computed: copies of a frame may share all or the first steps."""
+    """Decode and transform a frame. `done` keeps all steps: copies of a frame have some or all in common."""
     key = (frame, transforms)
     if key not in done:
         if transforms:

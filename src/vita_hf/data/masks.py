@@ -31,36 +31,37 @@ def frame_masks(row: dict, instances: Sequence[dict], frame: int, transforms: Se
     """
     height, width = transforms[-1].new_size if transforms else (row["height"], row["width"])
     masks = np.zeros((len(instances), height, width), dtype=bool)
-    segmentations = [instance["segmentations"][frame] for instance in instances]
+    present = [(i, instance["segmentations"][frame]) for i, instance in enumerate(instances)]
+    present = [(i, segmentation) for i, segmentation in present if segmentation]
 
-    dense = [index for index, segmentation in enumerate(segmentations) if segmentation and segmentation["rle"]]
+    dense = [i for i, segmentation in present if segmentation["rle"] is not None]
     if dense:
-        ids, rles = [instances[index]["id"] for index in dense], [segmentations[index]["rle"] for index in dense]
-        pixels = _decode_rles(row, ids, rles, frame)
+        pixels = _decode_rles(row, [instances[i] for i in dense], frame)
         for transform in transforms:
             pixels = transform.masks(pixels)
         masks[dense] = pixels
 
-    outlined, encoded = [], []
-    for index, segmentation in enumerate(segmentations):
-        if segmentation and segmentation["polygons"]:
-            polygons = [_transform_polygon(polygon, transforms) for polygon in segmentation["polygons"]]
-            polygons = [polygon for polygon in polygons if len(polygon) >= 6]
-            if polygons:
-                outlined.append(index)
-                encoded.append(mask_utils.merge(mask_utils.frPyObjects(polygons, height, width)))
-    if outlined:
-        masks[outlined] = mask_utils.decode(encoded).transpose(2, 0, 1)
+    outlines = {}
+    for i, segmentation in present:
+        polygons = [_transform_polygon(polygon, transforms) for polygon in segmentation["polygons"] or []]
+        polygons = [polygon for polygon in polygons if len(polygon) >= 6]  # others were cropped away
+        if polygons:
+            outlines[i] = mask_utils.merge(mask_utils.frPyObjects(polygons, height, width))
+    if outlines:
+        masks[list(outlines)] = mask_utils.decode(list(outlines.values())).transpose(2, 0, 1)
     return masks
 
 
-def _decode_rles(row: dict, ids: list[int], rles: list[str], frame: int) -> np.ndarray:
+def _decode_rles(row: dict, instances: Sequence[dict], frame: int) -> np.ndarray:
+    """Decode the run lengths of N instances, which all have some: uint8 (N, h, w), column by column in memory."""
     height, width = row["height"], row["width"]
+    rles = [instance["segmentations"][frame]["rle"] for instance in instances]
     try:
         runs, _, _ = decode(rles, height * width)  # checks them, which pycocotools doesn't
     except RunLengthError as error:
-        problems = "; ".join(f"instance {ids[index]}: {problem}" for index, problem in error.problems.items())
-        raise BrokenSampleError(f"video {row['video_id']}, frame {frame}: {problems}") from error
+        index, problem = next(iter(error.problems.items()))
+        where = f"annotation {instances[index]['id']}, frame {frame}"
+        raise BrokenSampleError("rle-corrupt", row["video_id"], where, problem) from None
     pixels = np.repeat(np.tile(np.array([0, 1], dtype=np.uint8), len(runs)), runs.ravel())
     return pixels.reshape(-1, width, height).transpose(0, 2, 1)
 

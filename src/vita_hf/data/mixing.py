@@ -101,8 +101,9 @@ class ClipDataset(Dataset):
             and the clip's `skipped` (a list of strings) says why; this is for the main process to count and log.
 
     Raises:
-        ValueError: sources, settings and schedule don't belong together.
-        BrokenSampleError: when an item is taken; with `skip_broken`, only if all rows of its source are broken.
+        ValueError: sources, settings and schedule don't belong together; or, when an item is taken with `skip_broken`,
+            all rows of its source are broken.
+        BrokenSampleError: when an item is taken without `skip_broken`.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class ClipDataset(Dataset):
                 if not self.skip_broken:
                     raise
                 skipped.append(str(error))
-        raise BrokenSampleError(f"all {len(rows)} rows of source {source} are broken; the first: {skipped[0]}")
+        raise ValueError(f"all {len(rows)} rows of source {source} are broken; the first: {skipped[0]}")
 
 
 class StepBatchSampler:

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,9 @@ from PIL import Image
 from pycocotools import mask as mask_api
 from tqdm.auto import tqdm
 
-CATEGORIES = ("disc", "square", "triangle", "star", "flower", "peanut")
+from .categories import CATEGORIES
+
+CATEGORY_NAMES = CATEGORIES["synthetic"]
 """Names of the categories, in the order of a model's labels; their ids in annotation files count from 1."""
 
 _SHUTTER_SAMPLES = 3  # sub-frames that a frame with motion blur is the mean of
@@ -135,7 +136,7 @@ class SyntheticVideo:
         length: Number of frames.
 
     Attributes:
-        labels: Int64 array (N,): each object's index into `CATEGORIES`. Objects are in depth order, the farthest first.
+        labels: Int64 array (N,): each object's index into `CATEGORY_NAMES`, the farthest object first.
 
     Raises:
         ValueError: A size or length that can't work.
@@ -177,7 +178,7 @@ class SyntheticVideo:
             amplitudes[axis] = rng.uniform(0.65, 0.9) * extent[axis]
         centre = tuple(side * rng.uniform(0.25, 0.75) for side in extent)
         return _Thing(
-            category=int(rng.integers(len(CATEGORIES))),
+            category=int(rng.integers(len(CATEGORY_NAMES))),
             colours=(_colour(rng), _colour(rng)),
             radius=rng.uniform(0.13, 0.25),
             centre=centre,
@@ -319,7 +320,7 @@ def write_synthetic_dataset(
         raise FileExistsError(f"{annotation_file} exists: choose another folder, or remove this one")
     tasks = [(output / "JPEGImages", seed, index, tuple(size), length) for index in range(videos)]
     if workers > 1:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        with ProcessPoolExecutor(workers) as pool:
             written = list(
                 tqdm(pool.map(_write_video, tasks, chunksize=4), total=videos, desc="rendering", unit="video")
             )
@@ -329,7 +330,7 @@ def write_synthetic_dataset(
     content = {
         "info": {"description": f"vita-hf synthetic videos, seed {seed}"},
         "videos": [entry for entry, _ in written],
-        "categories": [{"id": label + 1, "name": name} for label, name in enumerate(CATEGORIES)],
+        "categories": [{"id": label + 1, "name": name} for label, name in enumerate(CATEGORY_NAMES)],
         "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, 1)],
     }
     temporary = annotation_file.with_suffix(".tmp")
@@ -338,4 +339,4 @@ def write_synthetic_dataset(
     return annotation_file
 
 
-__all__ = ["CATEGORIES", "SyntheticVideo", "write_synthetic_dataset"]
+__all__ = ["CATEGORY_NAMES", "SyntheticVideo", "write_synthetic_dataset"]

@@ -6,6 +6,7 @@ arrays of (x, y). The rules are those of detectron2's transforms, which VITA was
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -24,8 +25,7 @@ class Resize:
         return image.resize(self.new_size[::-1], Image.Resampling.BILINEAR)
 
     def masks(self, masks: np.ndarray) -> np.ndarray:
-        # In integers: floats can miss a pixel where the centre of a new one falls between two old ones.
-        rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for old, new in zip(self.size, self.new_size))
+        rows, columns = (_nearest(old, new) for old, new in zip(self.size, self.new_size))
         # Whole columns first: run lengths decode to masks that lie column by column in memory.
         return masks.transpose(0, 2, 1).take(columns, axis=1).take(rows, axis=2).transpose(0, 2, 1)
 
@@ -120,6 +120,14 @@ class Pad:
 
 Transform = Resize | Crop | HorizontalFlip | Rotate | Pad
 """Has `new_size` and the methods `image` (PIL), `masks` (uint8 (N, h, w), N ≥ 1) and `polygon` (float64 (P, 2))."""
+
+
+@lru_cache(maxsize=64)  # called for every frame, mostly with the same sizes
+def _nearest(old: int, new: int) -> np.ndarray:
+    """The pixel that each of `new` is taken from along an axis: Pillow's choice, whose rounding decides at ties."""
+    return np.asarray(Image.fromarray(np.arange(old, dtype=np.int32)[None]).resize((new, 1), Image.Resampling.NEAREST))[
+        0
+    ]
 
 
 def clip_polygon(points: np.ndarray, height: float, width: float) -> np.ndarray:

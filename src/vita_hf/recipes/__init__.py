@@ -4,21 +4,28 @@ The sections of a recipe:
 
 - `base`: a recipe's name or a list of names, merged in this order before the file itself; mappings are merged key by
   key, anything else is replaced;
-- `data`: `dataset`, a name of [`vita_hf.data.categories`], from which the model's labels follow;
+- `data`: `dataset`, a name of [`vita_hf.data.categories`], from which the model's labels follow; `train`, a list of
+  `{dataset, weight}`, what clips are drawn from;
 - `model`: fields of [`VitaConfig`];
 - `processor`: fields of [`VitaVideoProcessor`];
+- `clips`: fields of [`vita_hf.data.clips.ClipSettings`];
+- `training`: fields of [`vita_hf.training.settings.TrainingSettings`];
 - `evaluation`: `top_k`, the predictions per video that the data set's benchmark is run with.
 
 Values are the released configurations' (NeurIPS 2022, arXiv 2206.04403; repository `sukjunhwang/VITA`).
 """
 
+from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ..configuration_vita import VitaConfig
 from ..data.categories import id2label
+
+SECTIONS = frozenset({"data", "model", "processor", "clips", "training", "evaluation"})
 
 
 def list_recipes() -> list[str]:
@@ -31,18 +38,66 @@ def load_recipe(name: str) -> dict[str, Any]:
     A recipe with its bases merged in, as a plain dictionary without the `base` key.
 
     Args:
-        name: one of [`list_recipes`].
+        name: one of [`list_recipes`], or the path of a YAML file of one's own, whose `base` may name these.
 
     Raises:
-        ValueError: if there is no such recipe.
+        ValueError: if there is no such recipe, or a section that recipes don't have.
     """
-    if name not in list_recipes():
-        raise ValueError(f"recipe: expected one of {', '.join(list_recipes())}, got {name!r}")
-    return _load(name)
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"recipe: no such file: {name}")
+        recipe = _read(path)
+    elif name in list_recipes():
+        recipe = _load(name)
+    else:
+        raise ValueError(f"recipe: expected one of {', '.join(list_recipes())} or a .yaml file, got {name!r}")
+    unknown = sorted(recipe.keys() - SECTIONS)
+    if unknown:
+        raise ValueError(f"recipe {name}: no such section: {unknown[0]}; expected {', '.join(sorted(SECTIONS))}")
+    return recipe
+
+
+def apply_overrides(recipe: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """
+    A recipe with values replaced, as on the command line.
+
+    Args:
+        recipe: changed in nothing.
+        overrides: `section.key=value` (deeper keys by more dots), the value as YAML: `clips.num_frames=3`,
+            `training.learning_rate_steps=[100, 200]`.
+
+    Raises:
+        ValueError: one that can't be read, or whose section doesn't exist.
+    """
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        keys = path.strip().split(".")
+        if not equals or len(keys) < 2 or keys[0] not in SECTIONS or not all(keys):
+            raise ValueError(
+                f"override {override!r}: expected SECTION.KEY=VALUE with SECTION one of {', '.join(sorted(SECTIONS))}"
+            )
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"override {override!r}: the value is not YAML: {error}") from None
+        for key in reversed(keys):
+            value = {key: value}
+        recipe = merge(recipe, value)
+    return recipe
 
 
 def _load(name: str) -> dict[str, Any]:
-    recipe = yaml.safe_load(files(__name__).joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
+    return _read(files(__name__).joinpath(f"{name}.yaml"))
+
+
+def _read(file) -> dict[str, Any]:
+    try:
+        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{file} is not YAML: {error}") from None
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{file}: expected sections, got {type(recipe).__name__}")
     bases = recipe.pop("base", [])
     merged: dict[str, Any] = {}
     for base in [bases] if isinstance(bases, str) else bases:
@@ -76,4 +131,4 @@ def config_from_recipe(recipe: dict[str, Any]) -> VitaConfig:
     )
 
 
-__all__ = ["config_from_recipe", "list_recipes", "load_recipe", "merge"]
+__all__ = ["SECTIONS", "apply_overrides", "config_from_recipe", "list_recipes", "load_recipe", "merge"]

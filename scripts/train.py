@@ -1,0 +1,193 @@
+"""Train VITA: a recipe, data, and a directory that `from_pretrained` reads in the end.
+
+Works alone or under `accelerate launch`, on any number of processes. Call it again after an interruption and it goes on
+from its newest checkpoint, with the same result as if it had never stopped.
+"""
+
+import argparse
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.logging import get_logger
+from accelerate.utils import ProjectConfiguration
+
+from vita_hf import VitaVideoProcessor
+from vita_hf.data.mixing import ClipDataset, SampleSchedule
+from vita_hf.evaluation import read_split
+from vita_hf.files import write_atomically
+from vita_hf.recipes import apply_overrides, list_recipes, load_recipe
+from vita_hf.training.evaluation import evaluate_split
+from vita_hf.training.finish import describe_changes, save_model
+from vita_hf.training.loop import LoopOptions, Trainer, TrainingInterrupted
+from vita_hf.training.precision import choose_precision, keep_pixel_decoder_in_float32, refuse_fsdp_on_cpu
+from vita_hf.training.settings import TrainingSettings
+from vita_hf.training.sources import own_source, recipe_sources
+from vita_hf.training.starting import build_model
+
+EXAMPLE = """examples:
+  accelerate launch scripts/train.py --recipe ytvis2019-r50 --init vita-r50-coco --data-root data --output out
+  python scripts/train.py --recipe ytvis2019-r50 --init facebook/mask2former-swin-tiny-coco-instance \\
+      --train-json my.json --train-images frames --eval-json val.json --eval-images frames --output out \\
+      --set training.steps=20000 training.learning_rate_steps=[15000]
+  python scripts/train.py --recipe tiny-synthetic --train-json data/synthetic/train/annotations.json \\
+      --train-images data/synthetic/train/JPEGImages --output out
+"""
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--recipe", required=True, help=f"a .yaml file, or one of {', '.join(list_recipes())}")
+    add("--set", nargs="+", default=[], metavar="SECTION.KEY=VALUE", help="replace values of the recipe")
+    add("--output", type=Path, required=True, help="directory for the model, its checkpoints and its log")
+    add("--init", help="'scratch', 'backbone', or a directory or Hub id of a VITA or Mask2Former; see the recipe")
+    data = parser.add_argument_group("data: what the recipe names, below --data-root, or your own")
+    data.add_argument("--data-root", type=Path, help="folder with ytvis_2019/, ytvis_2021/, ovis/, coco/ as unpacked")
+    data.add_argument("--train-json", type=Path, help="annotations in YouTube-VIS's form; classes are taken from it")
+    data.add_argument("--train-images", type=Path, help="folder that its file names are relative to")
+    data.add_argument("--eval-json", type=Path, help="annotations to score against")
+    data.add_argument("--eval-images", type=Path)
+    data.add_argument("--skip-broken", action="store_true", help="leave out, count and log what can't be read")
+    run = parser.add_argument_group("run")
+    run.add_argument("--micro-batches", type=int, help="forward passes a step is cut into (gradient accumulation)")
+    run.add_argument("--workers", type=int, default=2, help="processes that load clips, for each training process")
+    run.add_argument("--gradient-checkpointing", action="store_true", help="less memory, more time")
+    run.add_argument("--log-every", type=int, default=20, metavar="STEPS")
+    run.add_argument("--checkpoint-every", type=int, default=1000, metavar="STEPS")
+    run.add_argument("--keep", type=int, default=2, help="checkpoints to keep")
+    run.add_argument("--evaluate-every", type=int, default=0, metavar="STEPS", help="0: only at the end")
+    run.add_argument("--overwrite", action="store_true", help="begin anew: remove what --output holds of a training")
+    run.add_argument("--report-to", help="a tracker that accelerate knows, for example tensorboard or wandb")
+    run.add_argument("--push-to-hub", metavar="REPO", help="upload the finished model")
+    run.add_argument("--cpu", action="store_true", help="stay on the CPU even if there is a GPU")
+    args = parser.parse_args(argv)
+    if (args.train_json is None) != (args.train_images is None):
+        parser.error("expected both --train-json and --train-images, or neither")
+    if (args.eval_json is None) != (args.eval_images is None):
+        parser.error("expected both --eval-json and --eval-images, or neither")
+    if args.train_json is None and args.data_root is None:
+        parser.error("expected --data-root, or --train-json and --train-images")
+    return args
+
+
+def train(args: argparse.Namespace) -> None:
+    recipe = apply_overrides(load_recipe(args.recipe), args.set)
+    if args.init is not None:
+        recipe = apply_overrides(recipe, [f"training.init={args.init}"])
+    settings = TrainingSettings.from_dict(recipe.get("training", {}))
+    if settings.init is None:
+        raise ValueError(
+            f"recipe {args.recipe} starts from another model: expected --init with a directory or Hub id (the "
+            "converted COCO checkpoint of the same backbone, as the released models did; or a Mask2Former), "
+            "'backbone' or 'scratch'"
+        )
+    refuse_fsdp_on_cpu(args.cpu)
+    accelerator = Accelerator(
+        cpu=args.cpu,
+        mixed_precision=choose_precision(settings.mixed_precision, args.cpu),
+        log_with=args.report_to,
+        project_config=ProjectConfiguration(project_dir=str(args.output), logging_dir=str(args.output / "trackers")),
+    )
+    logger = get_logger("vita_hf.train", log_level="INFO")
+
+    if args.overwrite and accelerator.is_main_process:
+        shutil.rmtree(args.output / "checkpoints", ignore_errors=True)
+        for name in ("log.jsonl", "recipe.yaml"):
+            (args.output / name).unlink(missing_ok=True)
+    accelerator.wait_for_everyone()
+    record = args.output / "recipe.yaml"
+    if record.is_file():
+        changed = describe_changes(yaml.safe_load(record.read_text()), recipe)
+        if changed:
+            raise ValueError(
+                f"{args.output} holds a training of another recipe ({', '.join(changed)} differ): choose another "
+                "--output, or --overwrite"
+            )
+
+    with accelerator.main_process_first():
+        if args.train_json is not None:
+            sources = own_source(recipe, args.train_json, args.train_images, args.skip_broken)
+        else:
+            sources = recipe_sources(recipe, args.data_root, args.skip_broken)
+    split = read_split(args.eval_json, args.eval_images) if args.eval_json is not None else None
+    if split is not None and not split.annotated:
+        raise ValueError(f"{args.eval_json} has no annotations to score against")
+
+    processor = VitaVideoProcessor(**recipe.get("processor", {}))
+    torch.manual_seed(settings.seed)
+    model = build_model(recipe.get("model", {}), sources[0].data.id2label, settings.init)
+    if accelerator.mixed_precision == "fp16":
+        keep_pixel_decoder_in_float32(model)
+    if args.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    schedule = SampleSchedule(
+        [len(source.data.rows) for source in sources],
+        [source.weight for source in sources],
+        settings.seed,
+        settings.steps * settings.batch_size,
+    )
+    clips = ClipDataset(
+        [source.data.rows for source in sources], [source.clips for source in sources], schedule, args.skip_broken
+    )
+    options = LoopOptions(
+        output=args.output,
+        micro_batches=args.micro_batches or int(os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")),
+        workers=args.workers,
+        log_every=args.log_every,
+        checkpoint_every=args.checkpoint_every,
+        keep=args.keep,
+        evaluate_every=args.evaluate_every,
+    )
+    evaluate = None
+    if split is not None:
+
+        def evaluate(model, step):
+            folder = args.output / "evaluation" / f"step-{step:09d}"
+            return evaluate_split(accelerator, model, processor, split, folder, recipe["evaluation"]["top_k"])
+
+    trainer = Trainer(accelerator, model, processor, settings, clips, options, evaluate)
+    if accelerator.is_main_process:
+        write_atomically(record, yaml.safe_dump(recipe, sort_keys=False).encode())
+    if args.report_to:
+        accelerator.init_trackers("vita-hf")
+    resumed = trainer.resume()
+    logger.info(
+        "%s step %d of %d; %s; %.2f M parameters; batches of %d in %d micro-batches on %d processes (%s, %s)",
+        "going on from" if resumed else "starting at",
+        trainer.step,
+        settings.steps,
+        ", ".join(f"{source.data.name}: {len(source.data.rows)} rows" for source in sources),
+        sum(p.numel() for p in trainer.model.parameters() if p.requires_grad) / 1e6,
+        settings.batch_size,
+        options.micro_batches,
+        accelerator.num_processes,
+        accelerator.device,
+        accelerator.mixed_precision,
+    )
+    trainer.run()
+    save_model(accelerator, trainer, processor, recipe, args, sources, split)
+    logger.info("written: %s", args.output)
+    accelerator.end_training()
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_arguments(argv)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        train(args)
+    except TrainingInterrupted as interruption:
+        raise SystemExit(str(interruption)) from None
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

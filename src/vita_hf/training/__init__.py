@@ -1,0 +1,1 @@
+"""Training: settings, optimiser, starting points, data, checkpoints, and the loop over them."""

@@ -1,0 +1,293 @@
+"""The training loop."""
+
+import contextlib
+import json
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from ..data.collate import collate_clips
+from ..data.mixing import StepBatchSampler
+from ..files import write_atomically
+from ..image_processing_vita import VitaVideoProcessor
+from ..loss_vita import count_loss_normalizers, reduce_loss_normalizers
+from ..modeling_vita import VitaForVideoInstanceSegmentation
+from .checkpoints import Checkpoints
+from .optimization import make_optimizer, set_learning_rate
+from .settings import TrainingSettings
+
+logger = logging.getLogger(__name__)
+
+LABELS = ("mask_labels", "class_labels")
+
+
+class TrainingInterrupted(Exception):
+    """The training was asked to stop by a signal; its state is saved."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """
+    What does not change the result of a training.
+
+    Attributes:
+        output: The training's folder.
+        micro_batches: Forward passes a step is cut into; the more, the less memory.
+        workers: Processes that load clips, for each training process.
+        log_every: Steps that a line of the log is the mean of.
+        checkpoint_every, keep: Steps between checkpoints, and how many of them are kept.
+        evaluate_every: Steps between evaluations; 0 for none before the end.
+    """
+
+    output: Path
+    micro_batches: int = 1
+    workers: int = 2
+    log_every: int = 20
+    checkpoint_every: int = 1000
+    keep: int = 2
+    evaluate_every: int = 0
+
+
+class Trainer:
+    """
+    Trains a model on the clips of a schedule, resumably and to the bit.
+
+    Everything random in a step follows from the seed and the step's number, so that a training that goes on from a
+    checkpoint equals one that was never interrupted.
+
+    Args:
+        accelerator: Decides on devices, processes and precision.
+        model: In float32, on any device.
+        processor: Whose normalisation the frames get.
+        settings, options: See there.
+        clips: Item n is sample n of the training, see [`~vita_hf.data.mixing.ClipDataset`].
+        evaluate: Called with (unwrapped model, step) in every process; returns scores.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: VitaForVideoInstanceSegmentation,
+        processor: VitaVideoProcessor,
+        settings: TrainingSettings,
+        clips: Dataset,
+        options: LoopOptions,
+        evaluate: Callable[[VitaForVideoInstanceSegmentation, int], dict[str, Any]] | None = None,
+    ):
+        self.accelerator, self.settings, self.options, self.clips = accelerator, settings, options, clips
+        self.config, self.evaluate = model.config, evaluate
+        self.collate = partial(
+            collate_clips,
+            image_mean=processor.image_mean,
+            image_std=processor.image_std,
+            rescale_factor=processor.rescale_factor,
+            size_divisor=processor.size_divisor,
+        )
+        self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, settings))
+        self.checkpoints = Checkpoints(options.output / "checkpoints", options.keep)
+        self.log = TrainingLog(options.output / "log.jsonl", enabled=accelerator.is_main_process)
+        self.step = 0
+        self.skipped = 0
+        self.sums: dict[str, float] = {}  # of the terms since the last line of the log
+
+    def resume(self) -> bool:
+        """Go on from the newest complete checkpoint; False where there is none."""
+        steps = self.checkpoints.steps()
+        if steps:
+            state = self.checkpoints.read_state(steps[-1])
+            self.checkpoints.load(self.accelerator, steps[-1])
+            self.step, self.skipped, self.sums = state["step"], state["skipped"], state["sums"]
+        self.log.rewind(self.step)
+        return bool(steps)
+
+    def save(self) -> None:
+        """Write a checkpoint of the step that was reached."""
+        self.checkpoints.save(self.accelerator, self.step, {"skipped": self.skipped, "sums": self.sums})
+
+    def run(self) -> None:
+        """Train to the last step.
+
+        Raises:
+            TrainingInterrupted: after SIGINT or SIGTERM, with a checkpoint of the step that was reached.
+            ValueError: the loss is not finite.
+        """
+        options, settings = self.options, self.settings
+        self.model.train()
+        if self.config.freeze_detector:  # keep the statistics of its batch norms
+            unwrapped = self.accelerator.unwrap_model(self.model)
+            unwrapped.model.pixel_level_module.eval()
+        batches = iter(self._loader())
+        progress = tqdm(
+            total=settings.steps,
+            initial=self.step,
+            desc="training",
+            unit="step",
+            disable=not self.accelerator.is_main_process,
+            dynamic_ncols=True,
+        )
+        with progress, _stop_signals() as stop:
+            while self.step < settings.steps:
+                terms, asked = self._train_step([next(batches) for _ in range(options.micro_batches)], stop)
+                self.step += 1
+                progress.update()
+                self._record(terms, progress)
+                last = self.step == settings.steps
+                if asked or last or self.step % options.checkpoint_every == 0:
+                    self.save()
+                if asked and not last:
+                    raise TrainingInterrupted(f"stopped after step {self.step}; call again to go on")
+                if not last and options.evaluate_every and self.step % options.evaluate_every == 0:
+                    self._evaluate()
+        self._evaluate()
+
+    def _loader(self) -> DataLoader:
+        sampler = StepBatchSampler(
+            self.settings.steps,
+            self.settings.batch_size,
+            micro_batches=self.options.micro_batches,
+            num_processes=self.accelerator.num_processes,
+            process_index=self.accelerator.process_index,
+            start_step=self.step,
+        )
+        return DataLoader(
+            self.clips,
+            batch_sampler=sampler,
+            num_workers=self.options.workers,
+            collate_fn=self.collate,
+            pin_memory=self.accelerator.device.type == "cuda",
+            generator=torch.Generator().manual_seed(0),  # workers' seeds: not from the global generator
+        )
+
+    def _train_step(self, batches: list[dict], stop: "StopRequest") -> tuple[dict[str, float], bool]:
+        """One optimiser step; the loss terms' means over processes, and whether any process was asked to stop."""
+        accelerator, settings, micro_batches = self.accelerator, self.settings, len(batches)
+        device = accelerator.device
+        rate = set_learning_rate(self.optimizer, settings, self.step)
+        # Counted over all micro-batches and processes, so that accumulated steps equal whole ones.
+        counts = [count_loss_normalizers(self.config, *(batch[name] for name in LABELS)) for batch in batches]
+        summed = {name: sum(count[name] for count in counts).to(device) for name in counts[0]}
+        normalizers = reduce_loss_normalizers(summed, micro_batches)
+        seed = np.random.SeedSequence([settings.seed, self.step, accelerator.process_index]).generate_state(1)[0]
+        torch.manual_seed(int(seed))  # the losses' points, drop path
+
+        totals: dict[str, torch.Tensor] = {}
+        for index, batch in enumerate(batches):
+            waits = index < micro_batches - 1  # for the last micro-batch, to exchange gradients once
+            with accelerator.no_sync(self.model) if waits else contextlib.nullcontext():
+                pixels = batch["pixel_values_videos"].to(device, non_blocking=True)
+                labels = {name: [item.to(device, non_blocking=True) for item in batch[name]] for name in LABELS}
+                outputs = self.model(pixel_values_videos=pixels, **labels, loss_normalizers=normalizers)
+                accelerator.backward(outputs.loss / micro_batches)
+            for name, term in {"loss": outputs.loss, **outputs.loss_dict}.items():
+                totals[name] = totals.get(name, 0) + term.detach().float() / micro_batches
+        norm = None
+        if settings.max_grad_norm:
+            norm = accelerator.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+        skipped = [message for batch in batches for message in batch["skipped"]]
+        for message in skipped:
+            logger.warning("skipped: %s", message)
+        share = [torch.tensor(float(value), device=device) for value in (bool(stop), len(skipped))]
+        reduced = accelerator.reduce(torch.stack([*share, *totals.values()]), "sum").tolist()
+        self.skipped += round(reduced[1])
+        terms = {name: value / accelerator.num_processes for name, value in zip(totals, reduced[2:])}
+        if not np.isfinite(terms["loss"]):
+            videos = [video for batch in batches for video in batch["video_ids"]]
+            raise ValueError(f"step {self.step}: the loss is {terms['loss']}; videos of this process: {videos}")
+        if norm is not None:
+            terms["grad_norm"] = float(norm)
+        return {"learning_rate": rate, **terms}, reduced[0] > 0
+
+    def _record(self, terms: dict[str, float], progress: tqdm) -> None:
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        if self.step % self.options.log_every and self.step != self.settings.steps:
+            return
+        count = self.step % self.options.log_every or self.options.log_every
+        means = {name: value / count for name, value in self.sums.items()}
+        means["learning_rate"] = terms["learning_rate"]
+        self.sums = {}
+        progress.set_postfix(loss=f"{means['loss']:.3f}", refresh=False)
+        self.log.write({"step": self.step, **means, "skipped": self.skipped})
+        self.accelerator.log(means, step=self.step)
+
+    def _evaluate(self) -> None:
+        if self.evaluate is None:
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        scores = self.evaluate(model.eval(), self.step)
+        self.model.train()
+        self.log.write({"step": self.step, "evaluation": scores})
+        self.accelerator.log({f"evaluation/{k}": v for k, v in scores.items() if isinstance(v, float)}, step=self.step)
+
+
+class TrainingLog:
+    """A json object a line: means of the loss terms every few steps, and scores.
+
+    Args:
+        path: the file.
+        enabled: False in all processes but one, which then write nothing.
+    """
+
+    def __init__(self, path: Path, enabled: bool):
+        self.path, self.enabled = path, enabled
+
+    def entries(self) -> list[dict[str, Any]]:
+        if not self.path.is_file():
+            return []
+        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]  # a torn last line is dropped
+
+    def rewind(self, step: int) -> None:
+        """Forget what came after a step."""
+        if self.enabled:
+            kept = [entry for entry in self.entries() if entry["step"] <= step]
+            write_atomically(self.path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
+
+    def write(self, entry: dict[str, Any]) -> None:
+        if self.enabled:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+
+
+class StopRequest:
+    """True once a signal has asked for an end."""
+
+    def __init__(self):
+        self.asked = False
+
+    def __bool__(self) -> bool:
+        return self.asked
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[StopRequest]:
+    """SIGINT and SIGTERM end the training after the current step; a second one at once."""
+    stop = StopRequest()
+
+    def handle(number, frame):
+        if stop:
+            raise KeyboardInterrupt
+        stop.asked = True
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+__all__ = ["LoopOptions", "Trainer", "TrainingInterrupted", "TrainingLog"]
