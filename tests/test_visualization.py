@@ -317,6 +317,18 @@ def test_frames_of_a_thinned_out_video(tmp_path):
     assert VideoReader(tmp_path / "a.mp4").fps == 3
 
 
+@pytest.mark.parametrize("scale", [2, 0.5, 0.25])
+def test_scaled_pictures(tmp_path, scale):
+    frames, masks = crossing(96, 128)
+    instances(masks).render(frames, tmp_path / "png", scale=scale, alpha=1, contours=False, labels=False)
+    pictures = read_folder(tmp_path / "png")
+    assert pictures.shape[1:3] == (round(96 * scale), round(128 * scale))
+    # The middle of every pixel
+    y, x = ((np.arange(round(side * scale)) / scale + 0.5 / scale).astype(int) for side in (96, 128))
+    for track in range(2):
+        assert (pictures[masks[track][:, y][:, :, x]] == track_color(track)).all()
+
+
 def test_speed_is_the_videos(tmp_path):
     frames, masks = crossing(96, 128)
     instances(masks[:0]).render(frames, tmp_path / "video.mp4", fps=30000 / 1001)
@@ -348,6 +360,7 @@ def test_speed_is_the_videos(tmp_path):
         (crossing()[0], "a.mp4", {"alpha": 1.5}, ValueError, r"alpha must be between 0 and 1, got 1\.5"),
         (crossing()[0], "a.mp4", {"fps": 0}, ValueError, "fps must be above 0, got 0"),
         ([crossing()[0]] * 2, "a.mp4", {}, ValueError, "expected the one video that the tracks were found in, got 2"),
+        (crossing()[0], "a.mp4", {"scale": -1}, ValueError, "scale must be above 0, got -1"),
         ("missing.mp4", "a.mp4", {}, FileNotFoundError, r"missing\.mp4"),
     ],
 )
@@ -365,7 +378,7 @@ def test_an_interrupted_rendering_leaves_what_was_there(tmp_path, monkeypatch, n
     frames, masks = crossing()
     (tmp_path / "a.mp4").write_text("before")
 
-    def interrupt(painter, image, frame):
+    def interrupt(painter, image, frame, size):
         if frame == 3:
             raise KeyboardInterrupt
         return image

@@ -25,6 +25,7 @@ def render(
     alpha: float = 0.5,
     contours: bool = True,
     labels: bool = True,
+    scale: float = 1.0,
     fps: float | None = None,
     decoder: str = "pyav",
     progress: bool = False,
@@ -41,6 +42,7 @@ def render(
         alpha: Opacity of the masks, 0 … 1.
         contours: Whether to draw the masks' outlines.
         labels: Whether to write track ids, labels and scores.
+        scale: Size of the pictures relative to the video's: more for labels in small videos, less for small files.
         fps: Frames per second of the file; by default those of the video, less what was thinned out, or 10 if unknown.
         decoder: "pyav" or "torchcodec".
         progress: Whether to show a progress bar.
@@ -49,7 +51,7 @@ def render(
         `path`.
 
     Raises:
-        ValueError: The video doesn't have the result's frames, or frames of another size; a bad `path` or `alpha`.
+        ValueError: The video doesn't have the result's frames, or frames of another size; an unusable argument.
         FileExistsError: `path` is a folder with something in it.
         ImportError: A file is to be read or written and `av` is missing.
     """
@@ -57,15 +59,17 @@ def render(
     check_output(path)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be between 0 and 1, got {alpha}")
-    if fps is not None and not fps > 0:
-        raise ValueError(f"fps must be above 0, got {fps}")
+    for name, value in (("fps", fps), ("scale", scale)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{name} must be above 0, got {value}")
     painter = Painter(result, alpha, contours, labels)
     source = ResultFrames(result, video, decoder)
     numbers = frame_numbers(result)
+    size = tuple(max(1, round(scale * side)) for side in result.size)
     with video_writer(path, fps or _sampled_fps(result, source.fps) or 10) as write:
         frames = tqdm(source, desc=path.name, unit="frame", disable=not progress)
         for frame, (image, number) in enumerate(zip(frames, numbers)):
-            write(painter.draw(image, frame), number)
+            write(painter.draw(image, frame, size), number)
     return path
 
 
@@ -171,7 +175,7 @@ class Painter:
             The picture, (h, w, 3) or (*size, 3), uint8.
         """
         rows = self._rows(frame)
-        if size is not None and size != image.shape[:2]:
+        if size not in (None, image.shape[:2]):
             image = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.LANCZOS))
             rows = np.asarray(Image.fromarray(rows).resize(size[::-1], Image.Resampling.NEAREST))
         image = image.copy()
