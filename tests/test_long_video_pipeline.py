@@ -72,10 +72,11 @@ def videos(tmp_path_factory):
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
 @pytest.mark.parametrize("mask_features", ["disk", "recompute"])
 def test_2000_frames_need_hardly_more_than_200(tiny_model, videos, mask_features):
-    short, long = (run(tiny_model, videos[count], mask_features) for count in (200, 2000))
+    short, long, again = (run(tiny_model, videos[count], mask_features) for count in (200, 2000, 200))
     assert (short["frames"], long["frames"], long["tracks"]) == (200, 2000, 3)
     assert long["peak_mib"] - short["peak_mib"] <= 300
-    assert long["seconds"] / 2000 <= 1.15 * short["seconds"] / 200
+    # Processor time, before and after: what else the machine does changes it by more than the video's length.
+    assert long["seconds"] / 2000 <= 1.15 * (short["seconds"] + again["seconds"]) / 2 / 200
 
 
 @pytest.mark.slow  # minutes: 10,000 frames

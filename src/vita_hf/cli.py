@@ -4,15 +4,11 @@ import argparse
 import logging
 import sys
 
-import torch
 from transformers.utils.logging import disable_progress_bar
 
-from .commands import convert, info, predict
+from .commands import EXPECTED_ERRORS, convert, describe_error, info, predict
 
 COMMANDS = {"predict": predict, "info": info, "convert": convert}
-
-# Raised by the package for input that can't be used; their messages say what was wrong and what was expected.
-EXPECTED_ERRORS = (ImportError, OSError, TypeError, ValueError)
 
 _EXAMPLES = """examples:
   vita-hf predict clip.mp4                              with the shipped model, which knows only synthetic shapes
@@ -41,21 +37,12 @@ def main(argv: list[str] | None = None) -> None:
     disable_progress_bar()  # transformers', of loading weights
     try:
         code = args.run(args)
-    except torch.OutOfMemoryError as error:
-        parser.exit(1, f"error: {describe_out_of_memory(error)}\n")
     except EXPECTED_ERRORS as error:
-        parser.exit(1, f"error: {error}\n")
+        parser.exit(1, f"error: {describe_error(error)}\n")
     except KeyboardInterrupt:
         parser.exit(130, "interrupted\n")
     if code:
         sys.exit(code)
-
-
-def describe_out_of_memory(error: BaseException) -> str:
-    return (
-        "the device is out of memory: try --dtype bfloat16, a smaller --chunk-size or --mask-features host "
-        f"({str(error).splitlines()[0]})"
-    )
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from ..mask_feature_stores import MODES
 from ..pipeline_vita import VideoInstanceSegmentationPipeline
 from ..results import VideoInstances
 from ..video_io import VIDEO_SUFFIXES, is_url, list_frames, open_video
+from . import EXPECTED_ERRORS, describe_error
 
 HELP = "videos → overlay video, tracks as json, contact sheet"
 
@@ -94,8 +95,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Segment this process's share of the videos; the exit code is 1 if any of them failed."""
-    from ..cli import EXPECTED_ERRORS, describe_out_of_memory  # imports this module
-
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if args.output.exists() and not args.output.is_dir():
         raise NotADirectoryError(f"the output directory {args.output} is a file")
@@ -124,11 +123,8 @@ def run(args: argparse.Namespace) -> int:
     for video in todo:
         try:
             result = segment(segmenter, video, args, record | describe_video(video))
-        except torch.OutOfMemoryError as error:
-            print(f"error: {video.name}: {describe_out_of_memory(error)}", file=sys.stderr)
-            failed.append(video)
         except EXPECTED_ERRORS as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {describe_error(error)}", file=sys.stderr)
             failed.append(video)
         else:
             describe(video, result, args.output / video.name)
