@@ -7,7 +7,7 @@ queries; masks are computed chunk by chunk and kept as run lengths.
 import queue
 import sys
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .image_processing_vita import FrameChunk, VideoInstanceDecoder, VitaVideoProcessor
-from .mask_feature_stores import MaskFeatures, MaskFeatureStore, check_mode, make_store
+from .mask_feature_stores import MaskFeatures, MaskFeatureStore, Recompute, check_mode, make_store
 from .modeling_vita import VitaForVideoInstanceSegmentation
 from .results import VideoInstances
 from .video_io import EveryNth, FrameList, FrameSource, open_video
@@ -155,9 +155,7 @@ def segment_video(
                     )
                 frame_queries.append(queries)
                 if store is None:
-                    recompute = None
-                    if stream.source.rereadable:
-                        recompute = _recompute(model, stream, chunk_size, progress)
+                    recompute = _recompute(model, stream, chunk_size) if stream.source.rereadable else None
                     store = make_store(mask_features, features, stream.num_frames, recompute)
                 store.append(features)
                 sizes = chunk.frame_size, chunk.original_size
@@ -188,11 +186,11 @@ def segment_video(
     return replace(decoder.finalize(), frame_indices=indices, fps=stream.source.fps)
 
 
-def _recompute(model: VitaForVideoInstanceSegmentation, stream: VideoStream, chunk_size: int, progress: bool | None):
+def _recompute(model: VitaForVideoInstanceSegmentation, stream: VideoStream, chunk_size: int) -> Recompute:
     """The mask features again: of the detector only what they come from."""
 
-    def compute() -> Iterator[Tensor]:
-        with closing(_load_chunks(model, stream, chunk_size, None, progress)) as chunks:
+    def compute() -> Generator[Tensor, None, None]:
+        with closing(_load_chunks(model, stream, chunk_size, None, progress=False)) as chunks:
             for chunk in chunks:
                 pixels = model.model.pixel_level_module(chunk.pixel_values)[1]
                 yield model.model.video_mask_projection(pixels)
@@ -210,7 +208,7 @@ def _load_chunks(
     """Chunks on the model's device and in its dtype, each prepared while the one before it is used."""
     on_gpu = model.device.type == "cuda"
 
-    def prepare() -> Iterator[FrameChunk]:
+    def prepare() -> Generator[FrameChunk, None, None]:
         with closing(stream.chunks(chunk_size)) as chunks:
             for chunk in chunks:
                 pixels = chunk.pixel_values.to(model.dtype)
@@ -219,7 +217,7 @@ def _load_chunks(
     total = stream.num_frames
     with (
         closing(read_ahead(prepare())) as chunks,
-        _progress_bar(description, total, progress if description else False) as bar,
+        _progress_bar(description, total, progress) as bar,
     ):
         for chunk in chunks:
             count = len(chunk.pixel_values)

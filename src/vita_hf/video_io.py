@@ -46,10 +46,12 @@ def read_image(path: str | Path) -> Image.Image:
 
     Raises:
         FileNotFoundError: There is no such file.
+        OSError: The address can't be reached.
         ValueError: The file can't be decoded as an image; the message names it.
     """
+    file = download(path) if is_url(path) else path
     try:
-        with Image.open(download(path) if is_url(path) else path) as image:
+        with Image.open(file) as image:
             image.load()
             return image
     except FileNotFoundError:

@@ -13,7 +13,5 @@ EXPECTED_ERRORS = (ImportError, OSError, TypeError, ValueError, torch.OutOfMemor
 def describe_error(error: BaseException) -> str:
     """An expected error as a sentence."""
     if isinstance(error, torch.OutOfMemoryError):
-        return f"out of memory, take smaller chunks, a half-precision type or the host's memory: {error}".splitlines()[
-            0
-        ]
+        return f"out of memory (smaller chunks or a half-precision type take less): {error}".splitlines()[0]
     return str(error)
