@@ -150,16 +150,19 @@ class ResultStore:
             yield json.loads(self.path(clip).read_text())
 
 
+def describe_model(model: str | os.PathLike) -> Any:
+    """What tells that a model has changed: its files' sizes and dates; of one on the Hub only its id."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return str(model)
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".bin"))
+    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
+
+
 def describe_run(model_path: str, split: Split, **settings: Any) -> dict[str, Any]:
     """What a run's results depend on, comparable after a restart: model, annotation file, settings."""
-    folder = Path(model_path)
-    if folder.is_dir():
-        files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".bin"))
-        model = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
-    else:
-        model = model_path
     digest = hashlib.sha256(split.path.read_bytes()).hexdigest()
-    return {"model": model, "annotations": digest, **settings}
+    return {"model": describe_model(model_path), "annotations": digest, **settings}
 
 
 def segment(
@@ -253,6 +256,7 @@ __all__ = [
     "ResultStore",
     "Split",
     "category_ids",
+    "describe_model",
     "describe_run",
     "read_split",
     "score_images",
