@@ -6,11 +6,12 @@ import sys
 
 from transformers.utils.logging import disable_progress_bar
 
-from .commands import EXPECTED_ERRORS, convert, describe_error, info, predict
+from .commands import EXPECTED_ERRORS, convert, demo, describe_error, info, predict
 
-COMMANDS = {"predict": predict, "info": info, "convert": convert}
+COMMANDS = {"demo": demo, "predict": predict, "info": info, "convert": convert}
 
 _EXAMPLES = """examples:
+  vita-hf demo                                          a synthetic video, segmented and scored, in demo/
   vita-hf predict clip.mp4                              with the shipped model, which knows only synthetic shapes
   vita-hf predict clip.mp4 --model vita-r50-ytvis2019   overlay video, tracks as json and contact sheet, in out/clip
   vita-hf info vita-r50-ytvis2019                       what a model can do
