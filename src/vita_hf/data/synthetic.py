@@ -1,8 +1,8 @@
 """Synthetic videos with exact instance masks: textured shapes that move, deform, occlude one another, leave and return.
 
 Everything about a video follows from `(seed, index)`: a frame can be rendered on its own, at any time and in any order,
-and a video of 2,000 frames begins like one of 20. Six categories differ in outline and texture; colour says nothing of
-the category, and about every second video holds two look-alikes that only their paths tell apart.
+and a video of 2,000 frames begins like one of 20. Six categories differ in outline, texture and, loosely, in one of
+their two colours. Every fourth video or so holds two look-alikes that only their paths tell apart.
 """
 
 import json
@@ -59,9 +59,8 @@ def _pattern(category: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return 0.5 + 0.5 * np.sin(5 * x + 3 * np.sin(4 * y))
 
 
-def _colour(rng: np.random.Generator) -> np.ndarray:
-    """A saturated RGB colour in [0, 1]."""
-    hue = rng.uniform(0, 6)
+def _colour(rng: np.random.Generator, hue: float) -> np.ndarray:
+    """A saturated RGB colour in [0, 1]; hues go round from 0 to 6."""
     rgb = np.clip(np.abs(np.mod(hue + np.array([0.0, 4.0, 2.0]), 6) - 3) - 1, 0, 1)
     return (rng.uniform(0.65, 1.0) * (1 - rng.uniform(0.6, 0.95) * (1 - rgb))).astype(np.float32)
 
@@ -151,9 +150,9 @@ class SyntheticVideo:
         self.seed, self.index, self.size, self.length = seed, index, tuple(size), length
         rng = np.random.default_rng([seed, index])
         extent = (size[1] / min(size), size[0] / min(size))  # width and height in units of the shorter side
-        count = int(rng.integers(2, 6))
+        count = int(rng.integers(2, 5))
         things = [self._draw_thing(rng, extent) for _ in range(count)]
-        if rng.random() < 0.5:
+        if rng.random() < 0.25:
             original, twin = things[0], self._draw_thing(rng, extent)
             things[1] = _Thing(
                 original.category,
@@ -178,13 +177,14 @@ class SyntheticVideo:
             axis = int(rng.integers(2))
             amplitudes[axis] = rng.uniform(0.65, 0.9) * extent[axis]
         centre = tuple(side * rng.uniform(0.25, 0.75) for side in extent)
+        category = int(rng.integers(len(CATEGORY_NAMES)))
         return _Thing(
-            category=int(rng.integers(len(CATEGORY_NAMES))),
-            colours=(_colour(rng), _colour(rng)),
-            radius=rng.uniform(0.13, 0.25),
+            category=category,
+            colours=(_colour(rng, rng.normal(category, 0.5)), _colour(rng, rng.uniform(0, 6))),
+            radius=rng.uniform(0.14, 0.26),
             centre=centre,
-            path=tuple(_Wave.draw(rng, amplitude, 28, 80) for amplitude in amplitudes),
-            growth=_Wave.draw(rng, 0.25, 20, 70),
+            path=tuple(_Wave.draw(rng, amplitude, 45, 120) for amplitude in amplitudes),
+            growth=_Wave.draw(rng, 0.25, 30, 90),
             angle=rng.uniform(0, 2 * np.pi),
             spin=rng.uniform(-0.15, 0.15),
             stretch=_Wave.draw(rng, 0.15, 15, 50),
