@@ -22,7 +22,7 @@ from .matching import (
     describe_objects,
     score_category,
 )
-from .rle import RunLengthError, decode_tracks, intersections, make_segments
+from .rle import RunLengthError, decode_tracks, kernels
 from .validation import InvalidInputError, is_id, shorten, some
 
 logger = logging.getLogger(__name__)
@@ -225,8 +225,7 @@ class VisEvaluator:
                 low, high = min(places), max(places) + 1
                 starts = decoded.starts[low : high + 1]
                 runs = decoded.pairs[starts[0] : starts[-1]]
-                segments = make_segments(runs, starts - starts[0], video.height, video.num_columns)
-                shared = np.stack([intersections(segments, other) for other in indexed[category]], axis=1)
+                shared = kernels().intersections(runs, starts - starts[0], indexed[category])
                 shared = shared[np.subtract(places, low)].astype(np.float64)
                 union = areas[indices, None] + object_areas[category] - shared
                 table = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
