@@ -65,16 +65,11 @@ class Kernels(NamedTuple):
     intersections: Callable[[np.ndarray, np.ndarray, Any], np.ndarray]
 
 
-NUMPY = Kernels(rle_numpy.decode_strings, rle_numpy.decode_runs, rle_numpy.index, rle_numpy.intersections)
-
-
 @cache
 def kernels() -> Kernels:
     """The compiled functions where they can be had, numpy's elsewhere: decided here, at the first use."""
-    native = load_native()
-    if native is None:
-        return NUMPY
-    return NUMPY._replace(decode_strings=native.decode_strings, index=native.index, intersections=native.intersections)
+    module = load_native() or rle_numpy
+    return Kernels(*(getattr(module, name) for name in Kernels._fields))
 
 
 @lru_cache(maxsize=16)
@@ -145,6 +140,7 @@ def decode(masks: list[str | list[int]], pixels: int) -> tuple[np.ndarray, np.nd
 
     Returns:
         pairs: `(P, 2)` int32, lengths of a run of background and of the run of object after it (0 where there is none).
+            A mask may end with a pair of two zeros.
         starts: `(K + 1,)` int64, the masks' first rows in `pairs`, and P.
         areas: `(K,)` int64, pixels of the object in each mask.
 

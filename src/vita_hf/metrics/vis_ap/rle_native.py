@@ -1,11 +1,10 @@
-"""Compressed run lengths and overlaps of whole tracks in C, see `rle.Kernels`.
+"""Run lengths and overlaps of whole tracks in C, see `rle.Kernels`.
 
 The source is a string, as `evaluate.load` copies nothing but Python files. It is compiled at the first use.
 """
 
 import ctypes
 import logging
-import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -85,6 +84,39 @@ int64_t decode_strings(const uint8_t *text, const int64_t *ends, int64_t n, int6
     return n;
 }
 
+/* The same from a Python list of n lists of run lengths, of counts[i] numbers each. pairs has room for all of them, one
+   more where they are odd in number. The functions of Python's stable C interface come as arguments, so that its
+   headers are not needed; an exception may be set afterwards. */
+int64_t decode_runs(void *masks, const int64_t *counts, int64_t n, int64_t pixels,
+                    int32_t *pairs, int64_t *starts, int64_t *areas,
+                    void *(*get_item)(void *, intptr_t), long long (*as_number)(void *, int *))
+{
+    int32_t *out = pairs;
+    starts[0] = 0;
+    for (int64_t i = 0; i < n; i++) {
+        void *mask = get_item(masks, (intptr_t)i);
+        int64_t sums[2] = {0, 0};
+        if (!mask || !counts[i])
+            return i;
+        for (int64_t k = 0; k < counts[i]; k++) {
+            void *item = get_item(mask, (intptr_t)k);
+            int overflow;
+            long long number = item ? as_number(item, &overflow) : -1;
+            if (number < 0 || number > pixels) /* -1 where it is no number, or too large for 64 bits */
+                return i;
+            *out++ = (int32_t)number;
+            sums[k & 1] += number;
+        }
+        if (counts[i] & 1)
+            *out++ = 0;
+        if (sums[0] + sums[1] != pixels)
+            return i;
+        areas[i] = sums[1];
+        starts[i + 1] = (out - pairs) / 2;
+    }
+    return n;
+}
+
 /* Pixels that two tracks share: the runs of object of both, in the order in which they end. */
 static int64_t intersection(const int32_t *a, const int32_t *a_end, const int32_t *b, const int32_t *b_end)
 {
@@ -155,11 +187,17 @@ class IndexedTracks(NamedTuple):
 class NativeKernels:
     """The functions of `rle.Kernels`, by a library compiled from `_SOURCE`."""
 
-    def __init__(self, library: ctypes.CDLL):
-        pointer, number = ctypes.c_void_p, ctypes.c_int64
+    def __init__(self, path: str):
+        library, pointer, number = ctypes.CDLL(path), ctypes.c_void_p, ctypes.c_int64
         self._decode_strings, self._intersections = library.decode_strings, library.intersections
         self._decode_strings.argtypes = [ctypes.c_char_p, pointer, number, number, pointer, pointer, pointer]
         self._decode_strings.restype = number
+        # Unlike the others, it works on Python's objects: with the lock held, and an exception it leaves is raised.
+        self._decode_runs = ctypes.PyDLL(path).decode_runs
+        self._decode_runs.argtypes = [ctypes.py_object, pointer, number, number, *[pointer] * 5]
+        self._decode_runs.restype = number
+        functions = (ctypes.pythonapi.PyList_GetItem, ctypes.pythonapi.PyLong_AsLongLongAndOverflow)
+        self._python = [ctypes.cast(function, pointer) for function in functions]
         self._intersections.argtypes = [pointer, pointer, number, pointer, pointer, number, pointer]
         self._intersections.restype = None
 
@@ -178,6 +216,21 @@ class NativeKernels:
             raise CorruptError
         return pairs[: starts[-1]], starts, areas
 
+    def decode_runs(self, masks: list[list[int]], pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The implementation of `rle.Kernels.decode_runs`."""
+        count = len(masks)
+        counts = np.fromiter(map(len, masks), np.int64, count)
+        pairs = np.empty((int((counts + 1 >> 1).sum()), 2), np.int32)
+        starts, areas = np.empty(count + 1, np.int64), np.empty(count, np.int64)
+        arrays = (pairs.ctypes.data, starts.ctypes.data, areas.ctypes.data)
+        try:
+            decoded = self._decode_runs(masks, counts.ctypes.data, count, pixels, *arrays, *self._python)
+        except TypeError:
+            raise CorruptError from None
+        if decoded != count:
+            raise CorruptError
+        return pairs, starts, areas
+
     def index(self, tracks: list[np.ndarray], height: int, num_columns: int) -> IndexedTracks:
         """The implementation of `rle.Kernels.index`."""
         tracks = [np.ascontiguousarray(track, np.int32) for track in tracks]
@@ -195,13 +248,11 @@ class NativeKernels:
 
 def load_native() -> NativeKernels | None:
     """The compiled functions, or `None` where they are not permitted, cannot be compiled or do not load."""
-    if sys.byteorder != "little":  # the arrays of `rle_numpy.decode_runs` are
-        return None
     path = compile_once("vis_ap", _SOURCE)
     if path is None:
         return None
     try:
-        return NativeKernels(ctypes.CDLL(str(path)))
+        return NativeKernels(str(path))
     except (OSError, AttributeError) as error:
         logger.info("%s does not load, numpy takes over: %s", path, error)
         return None

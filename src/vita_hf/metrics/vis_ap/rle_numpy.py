@@ -1,4 +1,4 @@
-"""Compressed run lengths and overlaps of whole tracks with numpy alone, see `rle.Kernels`.
+"""Run lengths and overlaps of whole tracks with numpy alone, see `rle.Kernels`.
 
 The strings of many frames are decoded in one go, and a track is a list of vertical segments: (column, top, bottom),
 where columns are counted through the frames, so that frame t begins at column t·width.
