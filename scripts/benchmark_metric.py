@@ -7,8 +7,8 @@ below 1, predictions share masks, as a model's best (query, class) pairs do: 0.5
 
 The rival is what pycocotools offers for tracks: two `merge` and two `area` for each pair of a prediction and an object
 of one video and category, frame by frame, then COCO's matching in loops. Both score the same videos in turns, in one
-process, each video three times (the fastest counts, so that other work on the machine matters less), and must agree to
-1e-9.
+process and one thread, and must agree to 1e-9. Times are of the processor, and of three times the fastest counts, so
+that other work on the machine matters less (it still competes for cache and memory).
 
     python scripts/benchmark_metric.py                    # 10 and 100 predictions a video
     python scripts/benchmark_metric.py --predictions 10 --videos 60
@@ -249,9 +249,9 @@ def compare(num_videos: int, count: int, distinct: float) -> None:
         fastest, results = defaultdict(lambda: float("inf")), {}
         for turn in range(3):
             for name in list(functions)[:: 1 if turn % 2 else -1]:
-                start = time.perf_counter()
+                start = time.process_time()
                 results[name] = functions[name]()
-                fastest[name] = min(fastest[name], time.perf_counter() - start)
+                fastest[name] = min(fastest[name], time.process_time() - start)
         for name, seconds in fastest.items():
             times[name][what] += seconds
         return results
@@ -260,9 +260,9 @@ def compare(num_videos: int, count: int, distinct: float) -> None:
     characters = pairs = 0
     for index, video in enumerate(annotations["videos"]):
         text = json.dumps(make_predictions(video["id"], objects[index], count, distinct))
-        start = time.perf_counter()
+        start = time.process_time()
         predictions = json.loads(text)
-        json_time += time.perf_counter() - start
+        json_time += time.process_time() - start
         characters += len(text)
         categories = [category for _, category in objects[index]]
         pairs += sum(categories.count(p["category_id"]) for p in predictions)

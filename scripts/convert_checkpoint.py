@@ -1,10 +1,8 @@
 """Convert an official VITA checkpoint (.pth): the same as `vita-hf convert`."""
 
-import argparse
+import sys
 
-from vita_hf.cli import add_convert_arguments, run
+from vita_hf.cli import main
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    add_convert_arguments(parser)
-    run(parser, None)
+    main(["convert", *sys.argv[1:]])

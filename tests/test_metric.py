@@ -12,7 +12,7 @@ import pytest
 
 from metric_reference import compressed, plain_metric, random_case, random_mask, to_dense, uncompressed
 from vita_hf.metrics import VIS_AP, VisEvaluator
-from vita_hf.metrics.vis_ap import rle
+from vita_hf.metrics.vis_ap import rle, rle_native
 from vita_hf.metrics.vis_ap.matching import FILTERS, describe_objects, match
 
 # pycocotools' own, with NumPy 2
@@ -272,7 +272,16 @@ def test_categories_of_one_name_are_told_apart():
 
 
 # ---------------------------------------------------------------- run lengths
-def test_decoding_equals_pycocotools():
+@pytest.fixture(params=["native", "numpy"])
+def decoder(request, monkeypatch):
+    """Both ways of decoding strings."""
+    if request.param == "numpy":
+        monkeypatch.setattr(rle, "running_sums", rle._running_sums)
+    elif rle.running_sums is rle._running_sums:
+        pytest.skip("this build of pycocotools does not export its C functions")
+
+
+def test_decoding_equals_pycocotools(decoder):
     rng = np.random.default_rng(0)
     for height, width in ((1, 1), (3, 5), (40, 37), (720, 1280)):
         masks = [random_mask(rng, height, width) for _ in range(30)]
@@ -285,6 +294,59 @@ def test_decoding_equals_pycocotools():
                 runs = pairs[starts[index] : starts[index + 1]].reshape(-1)
                 flat = np.repeat(np.arange(len(runs)) % 2, runs)
                 assert (flat.reshape((height, width), order="F") == mask).all()
+
+
+def test_both_decoders_read_the_same_numbers():
+    """Numbers of 1 to 6 digits and both signs, against arithmetic on Python's integers."""
+    rng = np.random.default_rng(2)
+    for size in (2, 4, 40, 400):
+        numbers = [int(rng.integers(-(2 ** (5 * d - 1)), 2 ** (5 * d - 1))) for d in rng.integers(1, 7, size - 2)]
+        text, sums = "00", [0, 0]
+        for number in numbers:
+            sums.append((number + sums[-2]) % 2**32)
+            more = True
+            while more:
+                digit, number = number & 31, number >> 5
+                more = number != (-1 if digit & 16 else 0)
+                text += chr(48 + digit + 32 * more)
+        assert rle._running_sums(text.encode()).tolist() == sums
+        assert rle.running_sums(text.encode()).tolist() == sums
+
+
+@pytest.mark.parametrize("library", ["missing", "no symbols", "other layout"])
+def test_a_pycocotools_that_hides_its_functions(library, monkeypatch):
+    class Library:
+        def __init__(self, path):
+            if library == "missing":
+                raise OSError(path)
+            if library == "other layout":
+                self.rleFrString = lambda result, text, height, width: None
+                self.rleFree = lambda result: None
+
+    monkeypatch.setattr(rle_native.ctypes, "CDLL", Library)
+    assert rle_native.load_native() is None
+
+
+def test_corrupt_strings_are_found_by_both_decoders(decoder):
+    good = compressed(square(720, 300, 5))["counts"]
+    for bad in (
+        "",
+        good[:-1],
+        good + "1",
+        good + "X0",
+        good + "o" * 6 + "0",
+        good + "p",
+        good + "/",
+        "0O",
+        good + "~é",
+    ):
+        with pytest.raises(rle.RunLengthError) as error:
+            rle.decode([good, bad, good], 720 * 720)
+        assert list(error.value.problems) == [1], bad
+        assert error.value.problems[1].startswith("corrupt RLE: "), bad
+    # Sums of more than 32 bits do not pass as small ones: 2^32 + 2^29 − 1 background pixels, and one carried.
+    with pytest.raises(rle.RunLengthError, match="add up to"):
+        rle.decode([[1 << 29, 0] * 8 + [(1 << 29) - 1]], 1 << 29)
 
 
 def test_overlaps_of_tracks_that_wrap_around_columns():

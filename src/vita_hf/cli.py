@@ -1,51 +1,49 @@
 """The `vita-hf` command."""
 
 import argparse
+import logging
+import sys
 
-from .conversion import convert_checkpoint
-from .recipes import list_recipes
+from transformers.utils.logging import disable_progress_bar
 
-_CONVERT_EXAMPLE = """examples:
-  vita-hf convert vita_r50_ytvis2019.pth --recipe ytvis2019-r50 --output vita-r50-ytvis2019
-  vita-hf convert model_final.pth --config output/config.yaml --output my-vita
+from .commands import EXPECTED_ERRORS, convert, demo, describe_error, info, predict
+
+COMMANDS = {"demo": demo, "predict": predict, "info": info, "convert": convert}
+
+_EXAMPLES = """examples:
+  vita-hf demo                                          a synthetic video, segmented and scored, in demo/
+  vita-hf predict clip.mp4                              with the shipped model, which knows only synthetic shapes
+  vita-hf predict clip.mp4 --model vita-r50-ytvis2019   overlay video, tracks as json and contact sheet, in out/clip
+  vita-hf info vita-r50-ytvis2019                       what a model can do
+
+vita-hf COMMAND --help tells more.
 """
-
-
-def add_convert_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `vita-hf convert` and of scripts/convert_checkpoint.py."""
-    parser.description = "Convert an official VITA checkpoint (.pth) into a directory for `from_pretrained`."
-    parser.epilog = _CONVERT_EXAMPLE
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("weights", help="the checkpoint: a .pth file with tensors and plain values only")
-    network = parser.add_mutually_exclusive_group(required=True)
-    network.add_argument("--config", help="detectron2 YAML the checkpoint was trained with")
-    network.add_argument("--recipe", metavar="NAME", help=f"instead of a YAML, one of: {', '.join(list_recipes())}")
-    parser.add_argument("--output", required=True, help="directory to write; must not exist or be empty")
-    parser.add_argument("--overwrite", action="store_true", help="replace an output directory that holds a model")
-    parser.set_defaults(run=convert)
-
-
-def convert(args: argparse.Namespace) -> None:
-    """Convert, and say where the result is."""
-    output = convert_checkpoint(args.weights, args.output, args.config, args.recipe, args.overwrite)
-    print(f"Written: {output}")
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run a subcommand; what a user can mend is one sentence and exit code 1."""
-    parser = argparse.ArgumentParser(prog="vita-hf", description="Video instance segmentation with VITA.")
+    parser = argparse.ArgumentParser(
+        prog="vita-hf",
+        description="Segment and track every object through videos, with VITA.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    add_convert_arguments(commands.add_parser("convert", help="official checkpoint → directory for from_pretrained"))
-    run(parser, argv)
-
-
-def run(parser: argparse.ArgumentParser, argv: list[str] | None) -> None:
-    """Parse and run; the errors that the package raises for wrong input end in a sentence, not in a traceback."""
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(name, help=module.HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
     args = parser.parse_args(argv)
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    disable_progress_bar()  # transformers', of loading weights
     try:
-        args.run(args)
-    except (OSError, ValueError) as error:
-        parser.exit(1, f"error: {error}\n")
+        code = args.run(args)
+    except EXPECTED_ERRORS as error:
+        parser.exit(1, f"error: {describe_error(error)}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "interrupted\n")
+    if code:
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from .data.categories import plain_name
 from .files import write_atomically
 from .image_processing_vita import VitaVideoProcessor
 from .modeling_vita import VitaForVideoInstanceSegmentation
@@ -96,22 +97,18 @@ def category_ids(id2label: dict[int, str], categories: list[dict[str, Any]]) -> 
     Raises:
         ValueError: the names, or without names the numbers, differ; says which.
     """
-
-    def plain(name: str) -> str:
-        return name.lower().replace("_", " ").replace("-", " ").strip()
-
     if all(name == f"LABEL_{label}" for label, name in id2label.items()):
         if len(id2label) != len(categories):
             raise ValueError(f"the model has {len(id2label)} classes, the annotation file {len(categories)} categories")
         return dict(zip(sorted(id2label), (category["id"] for category in categories)))
-    by_name = {plain(category["name"]): category["id"] for category in categories}
-    ours = {plain(name) for name in id2label.values()}
+    by_name = {plain_name(category["name"]): category["id"] for category in categories}
+    ours = {plain_name(name) for name in id2label.values()}
     if ours != by_name.keys():
         raise ValueError(
             "the model's classes are not the annotation file's categories: only the model has "
             f"{sorted(ours - by_name.keys())[:5]}, only the file {sorted(by_name.keys() - ours)[:5]}"
         )
-    return {label: by_name[plain(name)] for label, name in id2label.items()}
+    return {label: by_name[plain_name(name)] for label, name in id2label.items()}
 
 
 class ResultStore:
@@ -153,16 +150,19 @@ class ResultStore:
             yield json.loads(self.path(clip).read_text())
 
 
+def describe_model(model: str | os.PathLike) -> Any:
+    """What tells that a model has changed: its files' sizes and dates; of one on the Hub only its id."""
+    folder = Path(model)
+    if not folder.is_dir():
+        return str(model)
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".bin"))
+    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
+
+
 def describe_run(model_path: str, split: Split, **settings: Any) -> dict[str, Any]:
     """What a run's results depend on, comparable after a restart: model, annotation file, settings."""
-    folder = Path(model_path)
-    if folder.is_dir():
-        files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".bin"))
-        model = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
-    else:
-        model = model_path
     digest = hashlib.sha256(split.path.read_bytes()).hexdigest()
-    return {"model": model, "annotations": digest, **settings}
+    return {"model": describe_model(model_path), "annotations": digest, **settings}
 
 
 def segment(
@@ -256,6 +256,7 @@ __all__ = [
     "ResultStore",
     "Split",
     "category_ids",
+    "describe_model",
     "describe_run",
     "read_split",
     "score_images",

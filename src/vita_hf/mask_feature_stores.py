@@ -10,7 +10,7 @@ import math
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -20,6 +20,8 @@ from torch import Tensor
 logger = logging.getLogger(__name__)
 
 MaskFeatures = Literal["auto", "exact", "device", "host", "disk", "recompute"]
+
+Recompute = Callable[[], Generator[Tensor, None, None]]
 
 # In order of preference. "exact" leaves out those that round to half precision.
 _CHOICES = {"auto": ("device", "host", "disk", "recompute"), "exact": ("device", "recompute")}
@@ -35,7 +37,7 @@ class MaskFeatureStore(Protocol):
 
     def append(self, features: Tensor) -> None: ...
 
-    def chunks(self) -> Iterator[Tensor]: ...
+    def chunks(self) -> Generator[Tensor, None, None]: ...
 
     def close(self) -> None: ...
 
@@ -49,7 +51,7 @@ class DeviceStore:
     def append(self, features: Tensor) -> None:
         self._chunks.append(features)
 
-    def chunks(self) -> Iterator[Tensor]:
+    def chunks(self) -> Generator[Tensor, None, None]:
         self._chunks.reverse()
         while self._chunks:
             yield self._chunks.pop()
@@ -89,7 +91,7 @@ class DiskStore:
             raise _no_space(self._file.tell(), None) from error
         self._chunks.append((features.shape, features.dtype))
 
-    def chunks(self) -> Iterator[Tensor]:
+    def chunks(self) -> Generator[Tensor, None, None]:
         self._file.seek(0)
         for shape, dtype in self._chunks:
             features = torch.empty(shape, dtype=dtype)
@@ -113,13 +115,13 @@ class RecomputeStore:
         compute: Gives the chunks from the start.
     """
 
-    def __init__(self, compute: Callable[[], Iterator[Tensor]]):
+    def __init__(self, compute: Recompute):
         self._compute = compute
 
     def append(self, features: Tensor) -> None:
         pass
 
-    def chunks(self) -> Iterator[Tensor]:
+    def chunks(self) -> Generator[Tensor, None, None]:
         return self._compute()
 
     def close(self) -> None:
@@ -151,7 +153,10 @@ def check_mode(mode: str, rereadable: bool) -> None:
 
 
 def make_store(
-    mode: MaskFeatures, features: Tensor, num_frames: int | None, recompute: Callable[[], Iterator[Tensor]] | None
+    mode: MaskFeatures,
+    features: Tensor,
+    num_frames: int | None,
+    recompute: Recompute | None,
 ) -> MaskFeatureStore:
     """
     Make the store for one video.

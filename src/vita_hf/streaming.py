@@ -7,9 +7,10 @@ queries; masks are computed chunk by chunk and kept as run lengths.
 import queue
 import sys
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .image_processing_vita import FrameChunk, VideoInstanceDecoder, VitaVideoProcessor
-from .mask_feature_stores import MaskFeatures, MaskFeatureStore, check_mode, make_store
+from .mask_feature_stores import MaskFeatures, MaskFeatureStore, Recompute, check_mode, make_store
 from .modeling_vita import VitaForVideoInstanceSegmentation
 from .results import VideoInstances
 from .video_io import EveryNth, FrameList, FrameSource, open_video
@@ -63,14 +64,16 @@ class VideoStream:
         if stride is not None and stride != int(stride):
             raise ValueError(f"stride must be a whole number of frames, got {stride}")
         self.processor = processor
-        self.name = name or (str(video) if isinstance(video, str | Path) else "the video")
-        self.source: FrameSource = open_video(video, self.name, decoder or processor.decoder)
+        name = name or (str(video) if isinstance(video, str | Path) else "the video")
+        self.source: FrameSource = open_video(video, name, decoder or processor.decoder)
+        self.name = self.source.name
         if isinstance(self.source, FrameList):
-            self.source.check_files(self.name)
+            self.source.check_files()
         if fps is not None:
             if self.source.fps is None:
                 raise ValueError(f"{self.name} does not say how many frames a second it has: pass stride, not fps")
-            stride = max(1.0, self.source.fps / fps)
+            rate, wanted = (Fraction(value).limit_denominator(1_000_000) for value in (self.source.fps, fps))
+            stride = max(Fraction(1), rate / wanted)
         self.sampling = None if stride in (None, 1) else EveryNth(stride)
         self.max_frames = max_frames
 
@@ -152,9 +155,7 @@ def segment_video(
                     )
                 frame_queries.append(queries)
                 if store is None:
-                    recompute = None
-                    if stream.source.rereadable:
-                        recompute = _recompute(model, stream, chunk_size, progress)
+                    recompute = _recompute(model, stream, chunk_size) if stream.source.rereadable else None
                     store = make_store(mask_features, features, stream.num_frames, recompute)
                 store.append(features)
                 sizes = chunk.frame_size, chunk.original_size
@@ -185,11 +186,11 @@ def segment_video(
     return replace(decoder.finalize(), frame_indices=indices, fps=stream.source.fps)
 
 
-def _recompute(model: VitaForVideoInstanceSegmentation, stream: VideoStream, chunk_size: int, progress: bool | None):
+def _recompute(model: VitaForVideoInstanceSegmentation, stream: VideoStream, chunk_size: int) -> Recompute:
     """The mask features again: of the detector only what they come from."""
 
-    def compute() -> Iterator[Tensor]:
-        with closing(_load_chunks(model, stream, chunk_size, None, progress)) as chunks:
+    def compute() -> Generator[Tensor, None, None]:
+        with closing(_load_chunks(model, stream, chunk_size, None, progress=False)) as chunks:
             for chunk in chunks:
                 pixels = model.model.pixel_level_module(chunk.pixel_values)[1]
                 yield model.model.video_mask_projection(pixels)
@@ -207,7 +208,7 @@ def _load_chunks(
     """Chunks on the model's device and in its dtype, each prepared while the one before it is used."""
     on_gpu = model.device.type == "cuda"
 
-    def prepare() -> Iterator[FrameChunk]:
+    def prepare() -> Generator[FrameChunk, None, None]:
         with closing(stream.chunks(chunk_size)) as chunks:
             for chunk in chunks:
                 pixels = chunk.pixel_values.to(model.dtype)
@@ -216,7 +217,7 @@ def _load_chunks(
     total = stream.num_frames
     with (
         closing(read_ahead(prepare())) as chunks,
-        _progress_bar(description, total, progress if description else False) as bar,
+        _progress_bar(description, total, progress) as bar,
     ):
         for chunk in chunks:
             count = len(chunk.pixel_values)

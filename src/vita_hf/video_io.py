@@ -3,11 +3,15 @@
 import logging
 import math
 import re
+import shutil
 import tempfile
 from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any, Protocol
+from urllib.request import Request, urlopen
 
 import numpy as np
 import torch
@@ -42,10 +46,12 @@ def read_image(path: str | Path) -> Image.Image:
 
     Raises:
         FileNotFoundError: There is no such file.
+        OSError: The address can't be reached.
         ValueError: The file can't be decoded as an image; the message names it.
     """
+    file = download(path) if is_url(path) else path
     try:
-        with Image.open(download(path) if is_url(path) else path) as image:
+        with Image.open(file) as image:
             image.load()
             return image
     except FileNotFoundError:
@@ -84,17 +90,17 @@ def download(url: str) -> IO[bytes]:
     Raises:
         OSError: The address can't be reached, or answers with an error.
     """
-    import httpx  # comes with huggingface_hub
-
     file = tempfile.TemporaryFile(prefix="vita-hf-")
     try:
-        with httpx.stream("GET", url, follow_redirects=True) as response:
-            response.raise_for_status()
-            for part in response.iter_bytes():
-                file.write(part)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        # Some servers turn Python's own name away.
+        with urlopen(Request(url, headers={"User-Agent": "vita-hf"})) as response:
+            shutil.copyfileobj(response, file, 2**20)
+    except (OSError, HTTPException, ValueError) as error:
         file.close()
         raise OSError(f"can't download {url}: {error}") from error
+    except BaseException:
+        file.close()
+        raise
     file.seek(0)
     return file
 
@@ -105,10 +111,10 @@ class EveryNth(Container[int]):
     The frame indices ⌊0·step⌋, ⌊1·step⌋, ⌊2·step⌋ …: thins a video out without knowing how long it is.
 
     Attributes:
-        step: Frames of the video per frame used, at least 1; need not be whole.
+        step: Frames of the video per frame used, at least 1; need not be whole, but exact.
     """
 
-    step: float
+    step: int | Fraction
 
     def __contains__(self, index: object) -> bool:
         return math.ceil(index / self.step) * self.step < index + 1
@@ -126,11 +132,13 @@ class FrameSource(Protocol):
     A video's frames, one at a time.
 
     Attributes:
+        name: What messages call the video.
         fps: Frames per second, or None if unknown.
         length: Number of frames as far as known without decoding, which may be wrong for video files; or None.
         rereadable: Whether `frames` can be called again.
     """
 
+    name: str
     fps: float | None
     length: int | None
     rereadable: bool
@@ -146,8 +154,9 @@ class FrameList:
     fps = None
     rereadable = True
 
-    def __init__(self, items: Sequence):
+    def __init__(self, items: Sequence, name: str):
         self.items = items
+        self.name = name
         self.length = len(items)
 
     def count_frames(self) -> int:
@@ -158,7 +167,7 @@ class FrameList:
             return (self.items[index] for index in indices)
         return (item for index, item in enumerate(self.items) if indices is None or index in indices)
 
-    def check_files(self, name: str) -> None:
+    def check_files(self) -> None:
         """
         Read the headers of all files, so that a long run does not stumble over the last one.
 
@@ -171,7 +180,7 @@ class FrameList:
                 size = image_size(item)
                 first = first or size
                 if size != first:
-                    raise different_size(f"{name}, frame {index} ({item})", size, first)
+                    raise different_size(f"{self.name}, frame {index} ({item})", size, first)
 
 
 class FrameIterator:
@@ -212,7 +221,7 @@ def split_videos(videos: Any) -> list:
         TypeError: It is nothing of the kind.
         ValueError: It is empty, or mixes images and videos.
     """
-    if isinstance(videos, str | Path | Image.Image):
+    if isinstance(videos, str | Path | Image.Image | VideoReader | FrameList):
         videos = [videos]
     elif isinstance(videos, np.ndarray | torch.Tensor):
         videos = list(videos) if videos.ndim == 5 else [videos]
@@ -236,21 +245,23 @@ def open_video(video: Any, name: str, decoder: str) -> FrameSource:
     Open one video of any kind.
 
     Args:
-        video: An item of [`split_videos`].
+        video: An item of [`split_videos`]; one that is open is given back.
         name: What messages call it.
         decoder: For video files, see [`VideoReader`].
     """
+    if isinstance(video, VideoReader | FrameList | FrameIterator):
+        return video
     if isinstance(video, str | Path):
         if not Path(video).is_dir():
             return VideoReader(video, decoder)
         frames = list_frames(video)
         if not frames:
             raise ValueError(f"{name} has no frames: no {'/'.join(sorted(IMAGE_SUFFIXES))} files in the folder")
-        return FrameList(frames)
+        return FrameList(frames, name)
     if isinstance(video, np.ndarray | torch.Tensor):
         if video.ndim != 4:
             raise ValueError(f"{name}: expected an array with 4 dimensions (frames, …), got shape {tuple(video.shape)}")
-        return FrameList(video)
+        return FrameList(video, name)
     if isinstance(video, Iterator):
         return FrameIterator(video, name)
     if not isinstance(video, list | tuple):
@@ -258,7 +269,7 @@ def open_video(video: Any, name: str, decoder: str) -> FrameSource:
     for index, item in enumerate(video):
         if not is_image(item):
             raise TypeError(f"{name}: item {index} of its list of images is not an image but {type(item).__name__}")
-    return FrameList(video)
+    return FrameList(video, name)
 
 
 def different_size(where: str, size: Sequence[int], first: Sequence[int]) -> ValueError:
@@ -294,6 +305,7 @@ class VideoReader:
         if decoder not in ("pyav", "torchcodec"):
             raise ValueError(f"decoder must be 'pyav' or 'torchcodec', got {decoder!r}")
         self.path = path if is_url(path) else Path(path)
+        self.name = str(path)
         self.decoder = decoder
         self._file = None
         if not is_url(path) and not self.path.is_file():

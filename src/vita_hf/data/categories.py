@@ -93,3 +93,8 @@ def category_ids(dataset: str) -> tuple[int, ...]:
     if dataset == "coco":
         return tuple(i for i in range(1, 91) if i not in _COCO_ID_GAPS)
     return tuple(range(1, len(categories) + 1))
+
+
+def plain_name(name: str) -> str:
+    """A category's name without what data sets disagree about: "Giant_panda" and "giant panda" are one."""
+    return name.lower().replace("_", " ").replace("-", " ").strip()

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .annotation_file import AnnotationFile
-from .categories import COCO_TO_DATASET, category_ids, id2label
+from .categories import COCO_TO_DATASET, category_ids, id2label, plain_name
 from .problems import AnnotationError, Problem
 
 
@@ -45,24 +45,19 @@ class ClassChoice:
             labels = {key: mapped[key] - 1 if key in mapped else None for key in labels}
             names = tuple(id2label(self.target).values())
         if self.target_names is not None:
-            joined = {plain(name): label for label, name in enumerate(self.target_names)}
-            labels = {key: joined.get(plain(names[label])) for key, label in labels.items()}
+            joined = {plain_name(name): label for label, name in enumerate(self.target_names)}
+            labels = {key: joined.get(plain_name(names[label])) for key, label in labels.items()}
             if all(label is None for label in labels.values()):
                 _fail(file, f"none of its categories has the name of one of the classes {', '.join(self.target_names)}")
             names = self.target_names
         return labels, names
 
 
-def plain(name: str) -> str:
-    """A category's name without what data sets disagree about: "Giant_panda" and "giant panda" are one."""
-    return name.lower().replace("_", " ").replace("-", " ").strip()
-
-
 def _compare(file: AnnotationFile, expected: Mapping[int, str], dataset: str) -> None:
     """Notices a file of another data set. Spelling is left alone: only ids count, and half of the names."""
     if not file.categories:
         return
-    agree = sum(plain(file.categories.get(key, "")) == plain(name) for key, name in expected.items())
+    agree = sum(plain_name(file.categories.get(key, "")) == plain_name(name) for key, name in expected.items())
     if file.categories.keys() != expected.keys() or agree < len(expected) / 2:
         listed = ", ".join(f"{key} {name}" for key, name in list(file.categories.items())[:5])
         wanted = ", ".join(f"{key} {name}" for key, name in list(expected.items())[:5])
@@ -77,4 +72,4 @@ def _fail(file: AnnotationFile, message: str):
     raise AnnotationError([Problem("malformed", message, file.path)])
 
 
-__all__ = ["ClassChoice", "plain"]
+__all__ = ["ClassChoice"]

@@ -110,7 +110,7 @@ def read_parquet(
         source = {"path": os.fspath(path_or_hub_id)}
     stream = load_dataset(**source, **options, streaming=True)  # looks at the schema only
     found = stream.features
-    if found is None or pa.schema(found.arrow_schema) != pa.schema(VIDEO_FEATURES.arrow_schema):
+    if found is None or found.arrow_schema != VIDEO_FEATURES.arrow_schema:
         raise ValueError(f"{path_or_hub_id}: expected columns {VIDEO_FEATURES}, got {found}")
     label = found["instances"].feature["label"]
     if not isinstance(label, ClassLabel):

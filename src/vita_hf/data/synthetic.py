@@ -1,13 +1,13 @@
 """Synthetic videos with exact instance masks: textured shapes that move, deform, occlude one another, leave and return.
 
 Everything about a video follows from `(seed, index)`: a frame can be rendered on its own, at any time and in any order,
-and a video of 2,000 frames begins like one of 20. Six categories differ in outline and texture; colour says nothing of
-the category, and about every second video holds two look-alikes that only their paths tell apart.
+and a video of 2,000 frames begins like one of 20. Six categories differ in outline, texture and, loosely, in one of
+their two colours. Every fourth video or so holds two look-alikes that only their paths tell apart.
 """
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from PIL import Image
 from pycocotools import mask as mask_api
 from tqdm.auto import tqdm
 
+from ..files import write_atomically
 from .categories import CATEGORIES
 
 CATEGORY_NAMES = CATEGORIES["synthetic"]
@@ -58,9 +59,8 @@ def _pattern(category: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return 0.5 + 0.5 * np.sin(5 * x + 3 * np.sin(4 * y))
 
 
-def _colour(rng: np.random.Generator) -> np.ndarray:
-    """A saturated RGB colour in [0, 1]."""
-    hue = rng.uniform(0, 6)
+def _colour(rng: np.random.Generator, hue: float) -> np.ndarray:
+    """A saturated RGB colour in [0, 1]; hues go round from 0 to 6."""
     rgb = np.clip(np.abs(np.mod(hue + np.array([0.0, 4.0, 2.0]), 6) - 3) - 1, 0, 1)
     return (rng.uniform(0.65, 1.0) * (1 - rng.uniform(0.6, 0.95) * (1 - rgb))).astype(np.float32)
 
@@ -150,9 +150,9 @@ class SyntheticVideo:
         self.seed, self.index, self.size, self.length = seed, index, tuple(size), length
         rng = np.random.default_rng([seed, index])
         extent = (size[1] / min(size), size[0] / min(size))  # width and height in units of the shorter side
-        count = int(rng.integers(2, 6))
+        count = int(rng.integers(2, 5))
         things = [self._draw_thing(rng, extent) for _ in range(count)]
-        if rng.random() < 0.5:
+        if rng.random() < 0.25:
             original, twin = things[0], self._draw_thing(rng, extent)
             things[1] = _Thing(
                 original.category,
@@ -177,13 +177,14 @@ class SyntheticVideo:
             axis = int(rng.integers(2))
             amplitudes[axis] = rng.uniform(0.65, 0.9) * extent[axis]
         centre = tuple(side * rng.uniform(0.25, 0.75) for side in extent)
+        category = int(rng.integers(len(CATEGORY_NAMES)))
         return _Thing(
-            category=int(rng.integers(len(CATEGORY_NAMES))),
-            colours=(_colour(rng), _colour(rng)),
-            radius=rng.uniform(0.13, 0.25),
+            category=category,
+            colours=(_colour(rng, rng.normal(category, 0.5)), _colour(rng, rng.uniform(0, 6))),
+            radius=rng.uniform(0.14, 0.26),
             centre=centre,
-            path=tuple(_Wave.draw(rng, amplitude, 28, 80) for amplitude in amplitudes),
-            growth=_Wave.draw(rng, 0.25, 20, 70),
+            path=tuple(_Wave.draw(rng, amplitude, 45, 120) for amplitude in amplitudes),
+            growth=_Wave.draw(rng, 0.25, 30, 90),
             angle=rng.uniform(0, 2 * np.pi),
             spin=rng.uniform(-0.15, 0.15),
             stretch=_Wave.draw(rng, 0.15, 15, 50),
@@ -249,32 +250,40 @@ class SyntheticVideo:
         return (self.frame(time) for time in range(self.length))
 
 
-def _encode(mask: np.ndarray) -> dict:
-    rle = mask_api.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
+def annotate(
+    video: SyntheticVideo, video_id: int, file_names: Sequence[str], masks: Iterable[np.ndarray]
+) -> tuple[dict, list[dict]]:
+    """
+    A video as YouTube-VIS annotation files have it.
 
+    Args:
+        video: of N objects.
+        video_id: for the entries.
+        file_names: of its frames.
+        masks: of each frame, bool (N, H, W), as [`SyntheticVideo.frame`] gives them.
 
-def _write_video(task: tuple) -> tuple[dict, list[dict]]:
-    """Render one video's frames into its folder; returns its `videos` entry and its annotations, without ids."""
-    folder, seed, index, size, length = task
-    video = SyntheticVideo(seed, index, size, length)
-    name = f"{index:05d}"
-    (folder / name).mkdir(parents=True, exist_ok=True)
+    Returns:
+        The `videos` entry, and the `annotations` of the objects that are seen at least once, without ids.
+    """
+
+    def encode(mask: np.ndarray) -> dict:
+        rle = mask_api.encode(np.asfortranarray(mask, dtype=np.uint8))
+        return {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
+
     tracks: list[list[dict | None]] = [[] for _ in video.labels]
-    for time, (image, masks) in enumerate(video):
-        Image.fromarray(image).save(folder / name / f"{time:05d}.jpg", quality=92)
-        for track, mask in zip(tracks, masks):
-            track.append(_encode(mask) if mask.any() else None)
+    for of_frame in masks:
+        for track, mask in zip(tracks, of_frame):
+            track.append(encode(mask) if mask.any() else None)
     entry = {
-        "id": index + 1,
-        "height": size[0],
-        "width": size[1],
-        "length": length,
-        "file_names": [f"{name}/{time:05d}.jpg" for time in range(length)],
+        "id": video_id,
+        "height": video.size[0],
+        "width": video.size[1],
+        "length": video.length,
+        "file_names": list(file_names),
     }
     annotations = [
         {
-            "video_id": index + 1,
+            "video_id": video_id,
             "category_id": int(label) + 1,
             "iscrowd": 0,
             "segmentations": track,
@@ -285,6 +294,30 @@ def _write_video(task: tuple) -> tuple[dict, list[dict]]:
         if any(track)
     ]
     return entry, annotations
+
+
+def annotation_file_content(annotated: Sequence[tuple[dict, list[dict]]], description: str) -> dict:
+    """Put together what [`annotate`] returned for each video: the content of an annotation file."""
+    annotations = [annotation for _, found in annotated for annotation in found]
+    return {
+        "info": {"description": description},
+        "videos": [entry for entry, _ in annotated],
+        "categories": [{"id": label + 1, "name": name} for label, name in enumerate(CATEGORY_NAMES)],
+        "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, 1)],
+    }
+
+
+def _write_video(task: tuple) -> tuple[dict, list[dict]]:
+    """Render one video's frames into its folder; returns what [`annotate`] does."""
+    folder, seed, index, size, length = task
+    video = SyntheticVideo(seed, index, size, length)
+    (folder / f"{index:05d}").mkdir(parents=True, exist_ok=True)
+    names = [f"{index:05d}/{time:05d}.jpg" for time in range(length)]
+    masks = []
+    for name, (image, of_frame) in zip(names, video):
+        Image.fromarray(image).save(folder / name, quality=92)
+        masks.append(of_frame)
+    return annotate(video, index + 1, names, masks)
 
 
 def write_synthetic_dataset(
@@ -326,17 +359,9 @@ def write_synthetic_dataset(
             )
     else:
         written = [_write_video(task) for task in tqdm(tasks, desc="rendering", unit="video")]
-    annotations = [annotation for _, found in written for annotation in found]
-    content = {
-        "info": {"description": f"vita-hf synthetic videos, seed {seed}"},
-        "videos": [entry for entry, _ in written],
-        "categories": [{"id": label + 1, "name": name} for label, name in enumerate(CATEGORY_NAMES)],
-        "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, 1)],
-    }
-    temporary = annotation_file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(temporary, annotation_file)
+    content = annotation_file_content(written, f"vita-hf synthetic videos, seed {seed}")
+    write_atomically(annotation_file, json.dumps(content).encode())
     return annotation_file
 
 
-__all__ = ["CATEGORY_NAMES", "SyntheticVideo", "write_synthetic_dataset"]
+__all__ = ["CATEGORY_NAMES", "SyntheticVideo", "annotate", "annotation_file_content", "write_synthetic_dataset"]

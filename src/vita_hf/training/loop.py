@@ -88,7 +88,7 @@ class Trainer:
         self.accelerator, self.settings, self.options, self.clips = accelerator, settings, options, clips
         self.config, self.evaluate = model.config, evaluate
         self.collate = partial(
-            collate_clips,
+            _collate_or_fail,
             image_mean=processor.image_mean,
             image_std=processor.image_std,
             rescale_factor=processor.rescale_factor,
@@ -140,9 +140,9 @@ class Trainer:
             disable=not self.accelerator.is_main_process,
             dynamic_ncols=True,
         )
-        with progress, _stop_signals() as stop:
+        with progress, _shut_down(batches), _stop_signals() as stop:
             while self.step < settings.steps:
-                terms, asked = self._train_step([next(batches) for _ in range(options.micro_batches)], stop)
+                terms, asked = self._train_step([_checked(next(batches)) for _ in range(options.micro_batches)], stop)
                 self.step += 1
                 if isinstance(loader.batch_sampler, StreamBatchSampler):
                     self.place = loader.batch_sampler.place(self.step)
@@ -169,7 +169,7 @@ class Trainer:
         if isinstance(self.clips, StreamedClips):
             sampler = StreamBatchSampler(self.clips, sampler, self.place)
         return DataLoader(
-            self.clips,
+            _Attempts(self.clips),
             batch_sampler=sampler,
             num_workers=self.options.workers,
             collate_fn=self.collate,
@@ -282,10 +282,45 @@ class StopRequest:
         return self.asked
 
 
+class _Attempts(Dataset):
+    """Items, or the errors that they end in. A DataLoader would wrap those of its workers in a RuntimeError."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __getitem__(self, item):
+        try:
+            return self.dataset[item]
+        except (ValueError, OSError) as error:
+            return error
+
+
+def _collate_or_fail(clips: list[dict | Exception], **options) -> dict | Exception:
+    failed = [clip for clip in clips if isinstance(clip, Exception)]
+    return failed[0] if failed else collate_clips(clips, **options)
+
+
+def _checked(batch: dict | Exception) -> dict:
+    if isinstance(batch, Exception):
+        raise batch
+    return batch
+
+
 def _leave_signals_to_main_process(worker: int) -> None:
-    # Ctrl-C reaches every process of a terminal; the main one still needs its workers to finish the step.
+    # Ctrl-C reaches every process of a terminal, a batch system's SIGTERM every process of a job; the main one still
+    # needs its workers to finish the step, and ends them.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _shut_down(batches: Iterator) -> Iterator[None]:
+    """End a DataLoader's workers whatever happens: they would not heed the SIGTERM that Python sends at its exit."""
+    try:
+        yield
+    finally:
+        if hasattr(batches, "_shutdown_workers"):
+            batches._shutdown_workers()
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from typing import Any
 
 import timm
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoBackbone, AutoConfig, TimmBackbone
 
 from ..configuration_vita import VitaConfig
@@ -44,13 +45,16 @@ def build_model(fields: dict[str, Any], id2label: dict[int, str], init: str) -> 
         OSError: no such checkpoint.
     """
     labels = {"id2label": dict(id2label), "label2id": {name: label for label, name in id2label.items()}}
-    if init == "scratch":
-        return VitaForVideoInstanceSegmentation(VitaConfig(**fields, **labels))
+    if init not in ("scratch", "backbone"):
+        return _from_checkpoint(init, fields, labels)
+    try:
+        config = VitaConfig(**fields, **labels)
+    except StrictDataclassError as error:
+        raise ValueError(f"the recipe's model section: {error.__cause__ or error}") from error
+    model = VitaForVideoInstanceSegmentation(config)
     if init == "backbone":
-        model = VitaForVideoInstanceSegmentation(VitaConfig(**fields, **labels))
         load_pretrained_backbone(model)
-        return model
-    return _from_checkpoint(init, fields, labels)
+    return model
 
 
 def load_pretrained_backbone(model: VitaForVideoInstanceSegmentation, source: str | None = None) -> None:
@@ -86,7 +90,10 @@ def load_pretrained_backbone(model: VitaForVideoInstanceSegmentation, source: st
 
 
 def _from_checkpoint(source: str, fields: dict[str, Any], labels: dict[str, Any]) -> VitaForVideoInstanceSegmentation:
-    found = AutoConfig.from_pretrained(source)
+    try:
+        found = AutoConfig.from_pretrained(source)
+    except OSError as error:
+        raise OSError(f"init: {source} is neither a model's directory nor one that the Hub gives: {error}") from error
     if found.model_type not in ("vita", "mask2former"):
         raise ValueError(f"init: expected a VITA or Mask2Former model, {source} is of type {found.model_type!r}")
     is_vita = found.model_type == "vita"

@@ -6,7 +6,9 @@ import gradio as gr
 
 import evaluate
 
-metric = evaluate.load(str(Path(__file__).resolve().parent))
+# By file: `evaluate` would look in a folder for a script of the folder's name, and a Space's is "app".
+folder = Path(__file__).resolve().parent
+metric = evaluate.load(str(folder / "vis_ap.py"))
 
 
 def score(annotations: str | None, results: str | None) -> tuple[dict, list[list]]:
@@ -20,7 +22,7 @@ def score(annotations: str | None, results: str | None) -> tuple[dict, list[list
     return numbers, [[name, ap] for name, ap in numbers.pop("per_category").items()]
 
 
-readme = (Path(__file__).resolve().parent / "README.md").read_text(encoding="utf-8")
+readme = (folder / "README.md").read_text(encoding="utf-8")
 demo = gr.Interface(
     fn=score,
     inputs=[

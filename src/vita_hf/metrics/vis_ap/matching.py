@@ -92,7 +92,7 @@ def match(ious: np.ndarray, objects: Objects) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         `(F, T, D)` bool: whether each prediction is matched, and whether it is so to an ignored object.
     """
-    shape = len(FILTERS), len(IOU_THRESHOLDS)
+    shape = len(objects.is_ignored), len(IOU_THRESHOLDS)
     num_predictions, num_objects = ious.shape
     matched = np.zeros((*shape, num_predictions), bool)
     to_ignored = np.zeros_like(matched)
@@ -128,63 +128,63 @@ def score_category(groups: list[tuple[Group | None, Objects | None]]) -> Categor
         groups: predictions and objects of each video that has any, in the videos' order: it decides between equal
             scores in different videos.
     """
-    num_filters, num_steps = len(FILTERS), len(IOU_THRESHOLDS)
+    shape = len(FILTERS), len(IOU_THRESHOLDS)
+    precision, recall = np.full(shape, -1.0), np.full((len(MAX_DETECTIONS), *shape), -1.0)
     num_objects = sum((~objects.is_ignored).sum(axis=1) for _, objects in groups if objects is not None)
-    num_objects = np.broadcast_to(num_objects, num_filters)
-    scores, ranks, matched, ignored = [np.empty(0)], [np.empty(0, int)], [], []
-    for group, objects in groups:
-        if group is None:
-            continue
-        count = len(group.scores)
-        if objects is None:
-            hit = to_ignored = np.zeros((num_filters, num_steps, count), bool)
-        else:
-            hit, to_ignored = match(group.ious, objects)
-        outside = np.zeros((num_filters, 1, count), bool)
-        for row, (low, high) in zip(outside[:, 0], AREA_RANGES.values()):
-            row[:] = (group.areas < low) | (group.areas > high)
-        scores.append(group.scores)
-        ranks.append(np.arange(count))
-        matched.append(hit)
-        ignored.append(np.where(hit, to_ignored, outside))
+    # Where no object is expected there is nothing to compute: mostly the occlusion levels and some sizes.
+    active = np.flatnonzero(num_objects)
+    if not active.size:
+        return CategoryScores(precision, recall)
+    num_objects = num_objects[active]
 
-    empty = np.zeros((num_filters, num_steps, 0), bool)
-    order = np.argsort(-np.concatenate(scores), kind="stable")
-    rank = np.concatenate(ranks)[order]
-    matched = np.concatenate([empty, *matched], axis=-1)[..., order]
-    counted = ~np.concatenate([empty, *ignored], axis=-1)[..., order]
+    predicted = [(group, objects) for group, objects in groups if group is not None]
+    counts = np.array([len(group.scores) for group, _ in predicted], int)
+    ends = np.cumsum(counts)
+    scores = np.concatenate([np.empty(0), *(group.scores for group, _ in predicted)])
+    areas = np.concatenate([np.empty(0), *(group.areas for group, _ in predicted)])
+    matched = np.zeros((active.size, len(IOU_THRESHOLDS), scores.size), bool)
+    ignored = np.zeros_like(matched)
+    for row, index in enumerate(active):
+        if FILTERS[index] in AREA_RANGES:
+            low, high = AREA_RANGES[FILTERS[index]]
+            ignored[row] = (areas < low) | (areas > high)
+    for (group, objects), start, end in zip(predicted, (ends - counts).tolist(), ends.tolist()):
+        if objects is not None:
+            hit, to_ignored = match(group.ious, Objects(objects.is_crowd, objects.is_ignored[active]))
+            matched[..., start:end] = hit
+            ignored[..., start:end] = np.where(hit, to_ignored, ignored[..., start:end])
+
+    order = np.argsort(-scores, kind="stable")
+    rank = (np.arange(scores.size) - np.repeat(ends - counts, counts))[order]
+    matched, counted = matched[..., order], ~ignored[..., order]
     true, false = matched & counted, ~matched & counted
-
-    recall = np.stack([(true & (rank < limit)).sum(axis=-1) for limit in MAX_DETECTIONS]).astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        recall = np.where(num_objects[:, None] > 0, recall / num_objects[:, None], -1.0)
-    precision = np.full((num_filters, num_steps), -1.0)
-    for index in np.flatnonzero(num_objects):
-        precision[index] = _mean_precision(true[index], false[index], num_objects[index])
+    for row, limit in zip(recall, MAX_DETECTIONS):
+        row[active] = (true & (rank < limit)).sum(axis=-1) / num_objects[:, None]
+    precision[active] = _mean_precision(true, false, num_objects)
     return CategoryScores(precision, recall)
 
 
-def _mean_precision(true: np.ndarray, false: np.ndarray, num_objects: int) -> np.ndarray:
+def _mean_precision(true: np.ndarray, false: np.ndarray, num_objects: np.ndarray) -> np.ndarray:
     """Mean over the recall points of the precision reached at that recall or a higher one.
 
     Args:
-        true, false: `(T, N)` bool, highest score first.
-        num_objects: at least one.
+        true, false: `(F, T, N)` bool, highest score first.
+        num_objects: `(F,)`, at least one each.
 
     Returns:
-        `(T,)`.
+        `(F, T)`.
     """
-    num_steps, num_predictions = true.shape
-    if not num_predictions:
-        return np.zeros(num_steps)
+    if not true.shape[-1]:
+        return np.zeros(true.shape[:2])
     hits, misses = np.cumsum(true, axis=-1), np.cumsum(false, axis=-1)
     precision = hits / (hits + misses + np.spacing(1))
-    precision = np.maximum.accumulate(precision[:, ::-1], axis=-1)[:, ::-1]
+    precision = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
     # A recall point is reached at the n-th hit, where n is the same for every threshold; point 0 at the first entry.
-    needed = np.searchsorted(np.arange(num_objects + 1) / num_objects, RECALLS)
-    result = np.zeros((num_steps, len(RECALLS)))
-    for row in range(num_steps):
-        positions = np.concatenate(([0], np.flatnonzero(true[row])))
-        reached = needed < len(positions)
-        result[row, reached] = precision[row, positions[needed[reached]]]
-    return result.mean(axis=-1)
+    needed = np.stack([np.searchsorted(np.arange(n + 1) / n, RECALLS) for n in num_objects])[:, None]
+    num_hits = hits[..., -1:]
+    # Positions of all hits, row after row, with one entry more so that there always is one to look at.
+    positions = np.append(np.nonzero(true)[-1], 0)
+    before = (np.cumsum(num_hits) - num_hits.reshape(-1)).reshape(num_hits.shape)
+    places = np.where(needed > 0, positions.take(before + needed - 1, mode="clip"), 0)
+    reached = np.where(needed <= num_hits, np.take_along_axis(precision, places, axis=-1), 0.0)
+    return reached.mean(axis=-1)

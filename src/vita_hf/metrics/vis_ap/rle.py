@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from pycocotools import mask as mask_utils
 
+from .rle_native import load_native
 from .validation import shorten
 
 # The compressed form writes a number in base 32, low digits first, each as the character 48 + digit, plus 32 while more
@@ -76,8 +77,8 @@ class IndexedTrack(NamedTuple):
 
     Attributes:
         rows: `(T·width + 1,)` int64, the last segment of each column as `top + bottom·2^32`, 0 where there is none.
-        is_crowded: `(T·width + 1,)` bool, the M columns with further segments.
-        place: `(T·width + 1,)` int32, the place of these columns in `more`.
+        is_crowded: `(T·width + 1,)` bool, the M columns with further segments; empty if there are none.
+        place: `(T·width + 1,)` int32, the place of these columns in `more`; empty if there are none.
         more: `(L, M)` int64, their up to L further segments.
     """
 
@@ -218,81 +219,74 @@ class _Corrupt(Exception):
 def _decode(strings: list[str], pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # A "0" after each mask: almost all have an odd number of runs (they end with background), so that with the extra
     # one every mask fills whole (background, object) pairs. Those with an even number get a second one.
-    lengths = np.fromiter(map(len, strings), np.int64, len(strings)) + 1
-    text, more_follows, counts = _scan(strings, lengths)
+    text, counts = _join(strings)
     extra = counts & 1
     if extra.any():
-        strings = [s + "0" if pad else s for s, pad in zip(strings, extra.tolist())]
-        lengths += extra
-        text, more_follows, counts = _scan(strings, lengths)
-    values = _read_numbers(text, more_follows)
-
-    pairs = values.reshape(-1, 2)
-    ends = np.cumsum(counts >> 1)
+        text, counts = _join([s + "0" if pad else s for s, pad in zip(strings, extra.tolist())])
+    sums = running_sums(text).reshape(-1, 2)
+    counts = counts >> 1
+    ends = np.cumsum(counts)
     starts = np.concatenate(([0], ends))
-    # The 3rd number is no difference to the 1st: made one, everything is a running sum within its mask.
-    second = starts[:-1][counts > 2] + 1
-    pairs[second, 0] -= pairs[second - 1, 0]
-    # Both sums of a pair in one 64-bit number, background + object·2^32. Read as such, a negative background has
-    # borrowed 2^32 from its neighbour, which is given back first.
-    both = values.view(INT64)
-    borrowed = both & 0x80000000
-    borrowed <<= 1
-    both -= borrowed
-    np.cumsum(both, out=both)
-    before = both.take(starts[:-1] - 1)
-    before[0] = 0
-    both -= np.repeat(before, counts >> 1)
+
+    # The sums run on through all masks. What the masks before have left in them is taken out; of the background the
+    # first run as well, as the 3rd number is no difference to the 1st.
+    before, first = sums[starts[:-1]], sums[starts[:-1] + 1, 0]
+    left = before.copy()
+    left[:, 0] = first
+    pairs = sums[1:] - np.repeat(left.view(np.uint64)[:, 0], counts).view(np.uint32).reshape(-1, 2)
+    pairs[starts[:-1], 0] = first - before[:, 0]
     pairs[ends - 1, 1] = 0
     pairs[ends[extra > 0] - 1, 0] = 0
 
-    if pairs.min() < 0 or pairs.max() > pixels:
+    if pairs.max() > pixels:  # or negative, which is large without a sign
         raise _Corrupt
-    sums = np.add.reduceat(both, starts[:-1])
-    areas = sums >> 32
-    if ((sums & 0xFFFFFFFF) + areas != pixels).any():
-        raise _Corrupt
-    return pairs, starts, areas
+    pairs = pairs.astype(INT32, copy=False)
+    return pairs, starts, _sum_areas(pairs, starts, pixels)
 
 
-def _scan(strings: list[str], lengths: np.ndarray) -> tuple[bytes, np.ndarray, np.ndarray]:
-    """Joins the strings with a "0" after each, `lengths` counting it.
-
-    Returns the text, the positions in it of digits that others of the same number follow, and how many numbers there
-    are in each string.
-    """
-    text = ("0".join(strings) + "0").encode("ascii")
+def _join(strings: list[str]) -> tuple[bytes, np.ndarray]:
+    """The text "00" and the strings with a "0" after each, and how many numbers each string has with its "0"."""
+    text = ("00" + "0".join(strings) + "0").encode("ascii")
     code = np.frombuffer(text, np.uint8)
     if code.min() < 48 or code.max() > 111:
         raise _Corrupt
-    more_follows = np.flatnonzero(code >= 80)
-    ends = np.cumsum(lengths)
+    lengths = np.fromiter(map(len, strings), np.int64, len(strings)) + 1
+    ends = np.cumsum(lengths) + 2
     if (code.take(ends[lengths > 1] - 2) >= 80).any():  # the last character before the "0"
         raise _Corrupt
-    return text, more_follows, lengths - np.diff(np.searchsorted(more_follows, ends), prepend=0)
+    more_follows = np.flatnonzero(code >= 80)
+    too_many = MAX_DIGITS - 1
+    if (more_follows[too_many:] - more_follows[:-too_many] == too_many).any():
+        raise _Corrupt
+    return text, lengths - np.diff(np.searchsorted(more_follows, ends), prepend=0)
 
 
-def _read_numbers(text: bytes, more_follows: np.ndarray) -> np.ndarray:
-    """The signed numbers written in `text`, int32, differences not yet undone."""
+def _running_sums(text: bytes) -> np.ndarray:
+    """Reads an even number of signed numbers, each of at most 6 digits and added to the one two places before.
+
+    Returns:
+        Their sums, uint32, modulo 2^32.
+    """
     # All last digits first, with the sign that their highest bit is. As many numbers end before a position as there are
-    # positions before it less those in `more_follows`.
-    values = np.frombuffer(text.translate(LAST_DIGITS, OTHER_DIGITS), np.int8).astype(INT32)
-    if not more_follows.size:
-        return values
-    digits = (np.frombuffer(text, np.uint8).take(more_follows) & 31) ^ 16
+    # positions before it less those of digits that others of the same number follow.
+    values = np.frombuffer(text.translate(LAST_DIGITS, OTHER_DIGITS), np.int8).astype(np.int32)
+    code = np.frombuffer(text, np.uint8)
+    more_follows = np.flatnonzero(code >= 80)
     numbers = more_follows - np.arange(more_follows.size)
     # The other digits of one number stand side by side, the lowest first: the highest of each number is appended, then
     # the one before it of those that have one, and so on. (`repeat` or `reduceat` are slow where the parts are short.)
-    is_highest = np.append(numbers[1:] != numbers[:-1], True)
+    digits = (code.take(more_follows) & 31) ^ 16
+    is_highest = np.append(numbers[1:] != numbers[:-1], True)[: numbers.size]
     here = np.flatnonzero(is_highest)
-    for _ in range(MAX_DIGITS - 1):
+    while here.size:
         number = numbers.take(here)
         values[number] = (values.take(number) << 5) | digits.take(here)
         here -= 1  # −1 for the very first, which is the last entry: a highest digit
         here = here.take(np.flatnonzero(~is_highest.take(here)))
-        if not here.size:
-            return values
-    raise _Corrupt
+    return np.cumsum(values.view(np.uint32).reshape(-1, 2), axis=0, dtype=np.uint32).reshape(-1)
+
+
+running_sums = load_native() or _running_sums
 
 
 def _pair_runs(masks: list[list[int]], pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -307,14 +301,24 @@ def _pair_runs(masks: list[list[int]], pixels: int) -> tuple[np.ndarray, np.ndar
     sizes = [len(mask) + 1 >> 1 for mask in masks]
     if 0 in sizes:
         raise _Corrupt
-    pairs = np.frombuffer(b"".join(parts), np.int64).reshape(-1, 2)
+    runs = np.frombuffer(b"".join(parts), np.uint64)
+    if runs.max() > pixels:  # or negative, which is large without a sign
+        raise _Corrupt
+    pairs = runs.astype(INT32).reshape(-1, 2)
     starts = np.concatenate(([0], np.cumsum(sizes)))
-    if pairs.min() < 0 or pairs.max() > pixels:
+    return pairs, starts, _sum_areas(pairs, starts, pixels)
+
+
+def _sum_areas(pairs: np.ndarray, starts: np.ndarray, pixels: int) -> np.ndarray:
+    if int(np.diff(starts).max()) * pixels < 1 << 32:
+        # Both sums of a mask in one 64-bit number, background + object·2^32.
+        totals = np.add.reduceat(pairs.view(INT64)[:, 0], starts[:-1])
+        areas, background = totals >> 32, totals & 0xFFFFFFFF
+    else:
+        background, areas = np.add.reduceat(pairs, starts[:-1], axis=0, dtype=np.int64).T
+    if (background + areas != pixels).any():
         raise _Corrupt
-    areas = np.add.reduceat(pairs[:, 1], starts[:-1])
-    if (np.add.reduceat(pairs[:, 0], starts[:-1]) + areas != pixels).any():
-        raise _Corrupt
-    return pairs.astype(INT32), starts, areas
+    return areas
 
 
 def explain_corruption(mask: str | list[int], pixels: int) -> str | None:
@@ -416,12 +420,12 @@ def index_track(segments: Segments, num_columns: int) -> IndexedTrack:
     # column the last assignment, and so the last segment, wins.
     rows = np.zeros(num_columns + 1, INT64)
     rows[column] = packed
-    is_crowded = np.zeros(num_columns + 1, bool)
-    place = np.zeros(num_columns + 1, np.int32)
-
     others = np.flatnonzero(column[1:] == column[:-1])
     if not others.size:
-        return IndexedTrack(rows, is_crowded, place, np.zeros((0, 0), INT64))
+        nothing = np.zeros(0, bool)
+        return IndexedTrack(rows, nothing, nothing, np.zeros((0, 0), INT64))
+    is_crowded = np.zeros(num_columns + 1, bool)
+    place = np.zeros(num_columns + 1, np.int32)
     column = column.take(others)
     is_new = np.append(True, column[1:] != column[:-1])
     first = np.flatnonzero(is_new)

@@ -9,9 +9,18 @@ from .engine import VisEvaluator
 from .ground_truth import GroundTruth
 from .matching import IOU_THRESHOLDS
 from .rle import decode_tracks
+from .rle_native import load_native
 from .validation import InvalidInputError
 
-__all__ = ["IOU_THRESHOLDS", "GroundTruth", "InvalidInputError", "VisAp", "VisEvaluator", "decode_tracks"]
+__all__ = [
+    "IOU_THRESHOLDS",
+    "GroundTruth",
+    "InvalidInputError",
+    "VisAp",
+    "VisEvaluator",
+    "decode_tracks",
+    "load_native",
+]
 
 _DESCRIPTION = """\
 Average precision and recall of video instance segmentation as on YouTube-VIS and OVIS: COCO's rules with the IoU of

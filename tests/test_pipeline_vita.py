@@ -1,0 +1,223 @@
+"""`pipeline("video-instance-segmentation")`: what it takes, what it gives, and what it says of what it can't take."""
+
+import functools
+import http.server
+import shutil
+import threading
+from types import GeneratorType
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForUniversalSegmentation, Mask2FormerConfig, pipeline
+
+from vita_hf import VideoInstances, VideoInstanceSegmentationPipeline, VitaVideoProcessor
+
+FRAMES, HEIGHT, WIDTH = 5, 48, 64
+
+
+def make_frames(num_frames=FRAMES, height=HEIGHT, width=WIDTH):
+    frames = np.random.default_rng(0).integers(0, 80, (num_frames, height, width, 3), dtype=np.uint8)
+    for index, frame in enumerate(frames):
+        frame[10:30, 4 * index : 4 * index + 25] += 150
+    return frames
+
+
+def write_video(path, frames, rate=12):
+    """Without loss."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=rate, options={"crf": "0"})
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "rgb24"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def write_images(folder, frames):
+    folder.mkdir()
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def segmenter(tiny_model):
+    return pipeline("video-instance-segmentation", model=str(tiny_model), device="cpu", threshold=0.0)
+
+
+@pytest.fixture(scope="module")
+def expected(segmenter):
+    return segmenter(make_frames())
+
+
+def assert_equal(got, expected):
+    assert isinstance(got, VideoInstances)
+    assert torch.equal(got.scores, expected.scores) and torch.equal(got.track_ids, expected.track_ids)
+    assert got.masks == expected.masks
+
+
+def test_registered(segmenter):
+    assert type(segmenter) is VideoInstanceSegmentationPipeline
+    assert type(segmenter.video_processor) is VitaVideoProcessor
+    assert not segmenter.model.training
+
+
+KINDS = {
+    "array": lambda frames, path: frames,
+    "tensor": lambda frames, path: torch.from_numpy(frames).permute(0, 3, 1, 2),
+    "list of arrays": lambda frames, path: list(frames),
+    "list of images": lambda frames, path: [Image.fromarray(frame) for frame in frames],
+    "folder": lambda frames, path: write_images(path / "frames", frames),
+    "list of paths": lambda frames, path: sorted(map(str, write_images(path / "frames", frames).iterdir())),
+    "video file": lambda frames, path: write_video(path / "video.mp4", frames),
+    "video file as str": lambda frames, path: str(write_video(path / "video.mp4", frames)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_videos(segmenter, expected, tmp_path, kind):
+    video = KINDS[kind](make_frames(), tmp_path)
+    assert_equal(segmenter(video), expected)
+    one, other = segmenter([video, video])
+    assert_equal(one, expected)
+    assert_equal(other, expected)
+
+
+def test_a_single_image_is_a_video_of_one_frame(segmenter, tmp_path):
+    image = Image.fromarray(make_frames()[0])
+    image.save(tmp_path / "image.png")
+    for video in (image, [image], tmp_path / "image.png", make_frames()[:1]):
+        result = segmenter(video)
+        assert (result.num_frames, result.size) == (1, (HEIGHT, WIDTH))
+
+
+def test_a_batch_as_one_array(segmenter, expected):
+    results = segmenter(np.stack([make_frames(), make_frames()]))
+    assert len(results) == 2
+    assert_equal(results[1], expected)
+
+
+def test_generators_are_read_as_results_are_asked_for(segmenter, expected):
+    read = []
+
+    def videos():
+        for index in range(3):
+            read.append(index)
+            yield make_frames()
+
+    generator = videos()
+    assert isinstance(generator, GeneratorType)
+    results = segmenter(generator)
+    assert_equal(next(iter(results)), expected)
+    assert len(read) < 3
+
+
+def test_iterators_of_frames(segmenter, expected):
+    (result,) = segmenter([iter(make_frames())], mask_features="device")
+    assert_equal(result, expected)
+
+
+def test_addresses(segmenter, expected, tmp_path):
+    write_video(tmp_path / "video.mp4", make_frames())
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    handler.log_message = lambda *_: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            address = f"http://127.0.0.1:{server.server_port}"
+            assert_equal(segmenter(f"{address}/video.mp4", mask_features="recompute"), expected)
+            with pytest.raises(OSError, match=r"can't download http://.*/nothing\.mp4: .*404"):
+                segmenter(f"{address}/nothing.mp4")
+        finally:
+            server.shutdown()
+
+
+def test_frames_a_second(segmenter, tmp_path):
+    """12 frames a second, 5 wanted: one of 2.4."""
+    path = write_video(tmp_path / "video.mp4", make_frames(12))
+    result = segmenter(path, fps=5)
+    assert result.frame_indices == [0, 2, 4, 7, 9] and result.fps == 12
+    assert_equal(result, segmenter(make_frames(12)[result.frame_indices]))
+    assert segmenter(path, fps=100).num_frames == 12
+    assert segmenter(path, stride=4, max_frames=2).frame_indices == [0, 4]
+
+
+def test_defaults_of_the_constructor_and_of_a_call(tiny_model, expected):
+    segmenter = pipeline("video-instance-segmentation", model=str(tiny_model), device="cpu", max_frames=2)
+    assert segmenter(make_frames()).num_frames == 2
+    result = segmenter(make_frames(), max_frames=FRAMES)
+    assert_equal(result, expected.filter(min_score=0.3))
+    paper = segmenter(make_frames(), threshold=0.0, one_label_per_query=False, top_k=7)
+    assert len(paper) == 7 and len(set(paper.query_indices.tolist())) <= 5
+
+
+def test_half_precision(tiny_model, expected):
+    segmenter = pipeline("video-instance-segmentation", model=str(tiny_model), device="cpu", dtype="bfloat16")
+    assert segmenter.model.dtype == torch.bfloat16
+    result = segmenter(make_frames(), threshold=0.0)
+    assert result.scores[0].item() == pytest.approx(expected.scores[0].item(), abs=0.05)
+
+
+def test_saved_and_loaded_again(segmenter, expected, tmp_path):
+    segmenter.save_pretrained(tmp_path)
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {"config.json", "model.safetensors", "video_preprocessor_config.json"}
+    again = pipeline("video-instance-segmentation", model=str(tmp_path), device="cpu", threshold=0.0)
+    assert_equal(again(make_frames()), expected)
+
+
+@pytest.mark.parametrize(
+    "inputs, options, error, message",
+    [
+        (None, {}, TypeError, "videos must be a path, an array, a tensor or a list of those, got NoneType"),
+        ([], {}, ValueError, "videos is empty"),
+        ("nowhere.mp4", {}, FileNotFoundError, "video file not found: nowhere.mp4"),
+        (np.zeros((2, 3, 4, 5, 6, 7)), {}, ValueError, "expected an array with 4 dimensions"),
+        (make_frames(), {"treshold": 0.5}, TypeError, "unknown arguments: treshold"),
+        (
+            make_frames(),
+            {"batch_size": 2},
+            ValueError,
+            "batch_size must be 1: videos are segmented one after the other",
+        ),
+        (make_frames(), {"decoder": "cv2", "fps": 3}, ValueError, "does not say how many frames a second"),
+    ],
+)
+def test_what_cannot_be_used(segmenter, inputs, options, error, message):
+    with pytest.raises(error, match=message):
+        segmenter(inputs, **options)
+
+
+def test_damaged_weights_are_named(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    weights["video_class_predictor.bias"][2] = torch.nan
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match=r"1 of the 6 values of video_class_predictor.bias are not finite"):
+        pipeline("video-instance-segmentation", model=str(folder), device="cpu")
+
+
+def test_other_models_and_processors_are_refused(segmenter):
+    with pytest.raises(ValueError, match="needs a VitaVideoProcessor as video_processor, got none"):
+        VideoInstanceSegmentationPipeline(segmenter.model)
+    config = Mask2FormerConfig(backbone_config=segmenter.model.config.backbone_config, hidden_dim=32)
+    with torch.device("meta"):
+        other = AutoModelForUniversalSegmentation.from_config(config)
+    with pytest.raises(ValueError, match="needs a VitaForVideoInstanceSegmentation, got Mask2FormerForUniv"):
+        VideoInstanceSegmentationPipeline(other, segmenter.video_processor)
+
+
+@pytest.mark.slow  # compiling takes minutes
+@pytest.mark.timeout(1800)
+def test_compiled(tiny_model, expected):
+    segmenter = pipeline(
+        "video-instance-segmentation", model=str(tiny_model), device="cpu", compile=True, threshold=0.0
+    )
+    exact, again = (segmenter(make_frames(), mask_features=mode) for mode in ("device", "recompute"))
+    assert_equal(again, exact)
+    torch.testing.assert_close(exact.scores, expected.scores, rtol=0, atol=1e-4)
+    assert torch.equal(exact.labels, expected.labels)
