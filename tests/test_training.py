@@ -212,12 +212,13 @@ def test_fsdp_on_the_cpu_is_refused(data, tmp_path, monkeypatch):
 
 
 def test_a_frozen_detector_stays_as_it_was(data, tmp_path):
-    """Weights and batch-norm statistics; from a trained model, so that the video part alone learns."""
+    """Weights and batch-norm statistics, also after an evaluation."""
     main(arguments(data, tmp_path / "first", "training.steps=1", "training.save_dtype=float32"))
     reset_accelerate()
     init = f"training.init={tmp_path / 'first'}"
     changes = ("training.steps=2", "model.freeze_detector=true", "training.save_dtype=float32", init)
-    main(arguments(data, tmp_path / "second", *changes))
+    options = ("--eval-json", str(data[0]), "--eval-images", str(data[1]), "--evaluate-every", "1")
+    main(arguments(data, tmp_path / "second", *changes, options=options))
     before, after = (load_file(tmp_path / folder / "model.safetensors") for folder in ("first", "second"))
     detector = ("model.pixel_level_module.", "model.transformer_module.", "class_predictor.")
     assert before.keys() == after.keys()

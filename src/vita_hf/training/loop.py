@@ -126,10 +126,7 @@ class Trainer:
             ValueError: the loss is not finite.
         """
         options, settings = self.options, self.settings
-        self.model.train()
-        if self.config.freeze_detector:  # keep the statistics of its batch norms
-            unwrapped = self.accelerator.unwrap_model(self.model)
-            unwrapped.model.pixel_level_module.eval()
+        self._switch_to_training()
         loader = self._loader()
         batches = iter(loader)
         progress = tqdm(
@@ -156,6 +153,11 @@ class Trainer:
                 if not last and options.evaluate_every and self.step % options.evaluate_every == 0:
                     self._evaluate()
         self._evaluate()
+
+    def _switch_to_training(self) -> None:
+        self.model.train()
+        if self.config.freeze_detector:  # keep the statistics of its batch norms
+            self.accelerator.unwrap_model(self.model).model.pixel_level_module.eval()
 
     def _loader(self) -> DataLoader:
         sampler = StepBatchSampler(
@@ -238,7 +240,7 @@ class Trainer:
             return
         model = self.accelerator.unwrap_model(self.model)
         scores = self.evaluate(model.eval(), self.step)
-        self.model.train()
+        self._switch_to_training()
         self.log.write({"step": self.step, "evaluation": scores})
         self.accelerator.log({f"evaluation/{k}": v for k, v in scores.items() if isinstance(v, float)}, step=self.step)
 
