@@ -9,6 +9,7 @@ from transformers import SwinConfig
 
 from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation, VitaVideoProcessor
 from vita_hf.conversion import load_original_checkpoint
+from vita_hf.metrics.vis_ap import rle, rle_numpy
 
 GOLDEN = Path(__file__).parent / "golden"
 VARIANTS = ("r50", "swin", "r50_nowin")
@@ -83,3 +84,16 @@ def save_tiny_model(folder: Path) -> Path:
 def tiny_model(tmp_path_factory) -> Path:
     """A directory with a tiny model and its processor; not to be changed."""
     return save_tiny_model(tmp_path_factory.mktemp("tiny-model"))
+
+
+@pytest.fixture(params=["native", "numpy"])
+def kernels(request, monkeypatch):
+    """The metric's functions in C and in numpy, one after the other."""
+    monkeypatch.setenv("VITA_HF_KERNELS", "off" if request.param == "numpy" else "auto")
+    rle.kernels.cache_clear()
+    is_numpy = rle.kernels().decode_strings is rle_numpy.decode_strings
+    if request.param == "native" and is_numpy:
+        pytest.skip("no C compiler here")
+    assert is_numpy == (request.param == "numpy")
+    yield
+    rle.kernels.cache_clear()

@@ -116,7 +116,7 @@ def plain_metric(content, predictions):
         result["AR" + (name or "100")] = mean(1, thresholds, 100, area_range)
     for limit in (1, 10):
         result[f"AR{limit}"] = mean(1, thresholds, limit, AREAS[""])
-    if any("occlusion" in entry for entry in content["annotations"]):
+    if any(level is not None for found in objects.values() for *_, level in found):
         for name, low, high in (("slight", 0, 0.25), ("moderate", 0.25, 0.5), ("heavy", 0.5, 1)):
             result[f"AP_{name}"] = mean(0, thresholds, 100, AREAS[""], (low, high))
     names = {category["id"]: category["name"] for category in content["categories"]}

@@ -22,7 +22,7 @@ from .matching import (
     describe_objects,
     score_category,
 )
-from .rle import RunLengthError, decode_tracks, intersections, make_segments
+from .rle import RunLengthError, decode_tracks, kernels
 from .validation import InvalidInputError, is_id, shorten, some
 
 logger = logging.getLogger(__name__)
@@ -183,22 +183,22 @@ class VisEvaluator:
         What is wrong with their masks is added to `problems`.
         """
         # Several predictions often share one track: a query's mask under its best few categories.
-        tracks: dict[tuple, list[int]] = {}
+        tracks: dict[tuple, tuple[list, list[int]]] = {}
         for index, (name, entry) in enumerate(entries):
             masks, wrong = read_masks(entry["segmentations"], video)
             if wrong:
                 problems += [f"{name}, frame {frame}: {problem}" for frame, problem in wrong.items()]
                 continue
             try:
-                tracks.setdefault(tuple(masks), []).append(index)
+                tracks.setdefault(tuple(masks), (masks, []))[1].append(index)
             except TypeError:  # run lengths are lists
                 key = tuple(mask if type(mask) is str else tuple(mask) for mask in masks)
-                tracks.setdefault(key, []).append(index)
+                tracks.setdefault(key, (masks, []))[1].append(index)
         categories = [entry["category_id"] for _, entry in entries]
         # Tracks of one category side by side, those with nothing to be compared to last.
         order = {category: rank for rank, category in enumerate(video.instances)}
-        users = sorted(tracks.items(), key=lambda item: min(order.get(categories[i], len(order)) for i in item[1]))
-        masks = [[list(mask) if type(mask) is tuple else mask for mask in key] for key, _ in users]
+        distinct = sorted(tracks.values(), key=lambda item: min(order.get(categories[i], len(order)) for i in item[1]))
+        masks, users = [masks for masks, _ in distinct], [indices for _, indices in distinct]
         indexed = {c: video.index(c) for c in {*categories} & video.instances.keys()}
         object_areas = {c: np.array([o.area for o in video.instances[c]], np.float64) for c in indexed}
 
@@ -207,7 +207,7 @@ class VisEvaluator:
         first = 0
         for decoded in decode_tracks(masks, video.pixels):
             if isinstance(decoded, RunLengthError):
-                name = entries[users[first][1][0]][0]
+                name = entries[users[first][0]][0]
                 problems += [f"{name}, frame {frame}: {problem}" for frame, problem in decoded.problems.items()]
                 first += 1
                 continue
@@ -215,7 +215,7 @@ class VisEvaluator:
             sums = decoded.areas.sum(axis=1)
             means = sums / np.maximum(np.count_nonzero(decoded.areas, axis=1), 1)
             for place in range(len(decoded.areas)):
-                for index in users[first + place][1]:
+                for index in users[first + place]:
                     areas[index], mean_areas[index] = sums[place], means[place]
                     if categories[index] in indexed:
                         members.setdefault(categories[index], []).append((place, index))
@@ -225,8 +225,7 @@ class VisEvaluator:
                 low, high = min(places), max(places) + 1
                 starts = decoded.starts[low : high + 1]
                 runs = decoded.pairs[starts[0] : starts[-1]]
-                segments = make_segments(runs, starts - starts[0], video.height, video.num_columns)
-                shared = np.stack([intersections(segments, other) for other in indexed[category]], axis=1)
+                shared = kernels().intersections(runs, starts - starts[0], indexed[category])
                 shared = shared[np.subtract(places, low)].astype(np.float64)
                 union = areas[indices, None] + object_areas[category] - shared
                 table = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
@@ -234,7 +233,7 @@ class VisEvaluator:
 
         filled = [index for index, area in enumerate(areas) if area]
         counts = Counter(predictions=len(entries), empty=len(entries) - len(filled))
-        keys = {index: key for key, indices in tracks.items() for index in indices}
+        keys = {index: key for key, (_, indices) in tracks.items() for index in indices}
         hashes = [(entries[i][0], hash((categories[i], float(entries[i][1]["score"]), keys[i]))) for i in filled]
         groups: dict[Any, Group] = {}
         if not problems:

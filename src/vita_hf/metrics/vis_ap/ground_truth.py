@@ -13,12 +13,10 @@ import numpy as np
 
 from .rle import (
     MAX_PIXELS,
-    IndexedTrack,
     RunLengthError,
     decode_tracks,
     empty_mask,
-    index_track,
-    make_segments,
+    kernels,
     read_segmentation,
 )
 from .validation import InvalidInputError, is_id, is_integer, shorten, some
@@ -65,14 +63,10 @@ class Video:
     def num_columns(self) -> int:
         return self.length * self.width
 
-    def index(self, category: Any) -> list[IndexedTrack]:
-        """The objects of a category, ready for being intersected with predictions."""
-        indexed = []
-        for instance in self.instances.get(category, []):
-            starts = np.array([0, len(instance.pairs)])
-            segments = make_segments(instance.pairs, starts, self.height, self.num_columns)
-            indexed.append(index_track(segments, self.num_columns))
-        return indexed
+    def index(self, category: Any) -> Any:
+        """The objects of a category, ready for `rle.Kernels.intersections`."""
+        pairs = [instance.pairs for instance in self.instances.get(category, [])]
+        return kernels().index(pairs, self.height, self.num_columns)
 
 
 class GroundTruth:

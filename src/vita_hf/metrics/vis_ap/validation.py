@@ -20,6 +20,10 @@ class InvalidInputError(ValueError):
         super().__init__(f"{subject}: {count}\n" + "\n".join(f"- {line}" for line in lines))
 
 
+class CorruptError(Exception):
+    """Some mask of those given has no valid counts; `rle.explain_corruption` tells which, and what is wrong."""
+
+
 def shorten(value: Any, limit: int = 60) -> str:
     """`repr` of a value, cut to `limit` characters."""
     text = repr(value)

@@ -5,11 +5,13 @@ import datasets
 import evaluate
 
 # `evaluate` copies next to this file only the modules that this file itself imports: name all of the folder.
+from .compiling import compile_once
 from .engine import VisEvaluator
 from .ground_truth import GroundTruth
 from .matching import IOU_THRESHOLDS
 from .rle import decode_tracks
 from .rle_native import load_native
+from .rle_numpy import decode_strings
 from .validation import InvalidInputError
 
 __all__ = [
@@ -18,6 +20,8 @@ __all__ = [
     "InvalidInputError",
     "VisAp",
     "VisEvaluator",
+    "compile_once",
+    "decode_strings",
     "decode_tracks",
     "load_native",
 ]
