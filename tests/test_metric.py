@@ -13,6 +13,7 @@ import pytest
 
 from metric_reference import compressed, plain_metric, random_case, to_dense, uncompressed
 from vita_hf.metrics import VIS_AP, VisEvaluator
+from vita_hf.metrics.vis_ap import rle
 from vita_hf.metrics.vis_ap.matching import FILTERS, describe_objects, match
 
 # pycocotools' own, with NumPy 2
@@ -473,6 +474,15 @@ def test_evaluate_takes_the_folder(metric):
     metric.add_batch(predictions=[p for p in predictions if p["category_id"] != 6])
     result = metric.compute()
     assert [result[key] for key in NUMBERS] == pytest.approx([expected[key] for key in NUMBERS], abs=1e-12)
+
+
+def test_evaluate_copies_every_module(metric):
+    copy = Path(sys.modules[type(metric).__module__].__file__).parent
+    assert copy != Path(VIS_AP)
+    assert {path.name for path in Path(VIS_AP).glob("*.py")} - {"app.py"} == {path.name for path in copy.glob("*.py")}
+    kernels = sys.modules[f"{type(metric).__module__.rpartition('.')[0]}.rle"].kernels()
+    modules = [functions.decode_strings.__module__ for functions in (kernels, rle.kernels())]
+    assert modules[0] != modules[1] and modules[0].split(".")[-1] == modules[1].split(".")[-1]
 
 
 def test_evaluate_without_predictions_and_references(metric):

@@ -18,6 +18,7 @@ AREA_RANGES = {
 }
 OCCLUSION_RANGES = {"slight": (0, 0.25), "moderate": (0.25, 0.5), "heavy": (0.5, 1)}
 FILTERS = (*AREA_RANGES, *OCCLUSION_RANGES)
+_BOUNDS = np.array([*AREA_RANGES.values(), *OCCLUSION_RANGES.values()], np.float64)
 
 
 class Group(NamedTuple):
@@ -72,11 +73,11 @@ def describe_objects(areas, occlusions, is_crowd) -> Objects:
         occlusions: `(G,)` 0 to 1, NaN where unknown: such objects are ignored by all occlusion filters.
         is_crowd: `(G,)` bool.
     """
-    areas, occlusions = np.asarray(areas, np.float64), np.asarray(occlusions, np.float64)
     crowd = np.asarray(is_crowd, bool)
-    inside = [(low <= areas) & (areas <= high) for low, high in AREA_RANGES.values()]
-    inside += [(low <= occlusions) & (occlusions <= high) for low, high in OCCLUSION_RANGES.values()]
-    return Objects(crowd, ~np.stack(inside) | crowd)
+    values = np.empty((len(FILTERS), len(crowd)))
+    values[: len(AREA_RANGES)], values[len(AREA_RANGES) :] = areas, occlusions
+    inside = (_BOUNDS[:, :1] <= values) & (values <= _BOUNDS[:, 1:])
+    return Objects(crowd, ~inside | crowd)
 
 
 def match(ious: np.ndarray, objects: Objects) -> tuple[np.ndarray, np.ndarray]:
@@ -105,6 +106,7 @@ def match(ious: np.ndarray, objects: Objects) -> tuple[np.ndarray, np.ndarray]:
         return matched, matched & objects.is_ignored[:, :, None]
     is_free = np.ones((*shape, num_objects), bool)
     counts = ~objects.is_ignored[:, None]
+    rows = np.arange(len(counts))[:, None]
     for prediction in np.flatnonzero(ious.max(axis=1) >= thresholds[0]):
         row = ious[prediction]
         best_first = np.argsort(row, kind="stable")[::-1]
@@ -114,7 +116,7 @@ def match(ious: np.ndarray, objects: Objects) -> tuple[np.ndarray, np.ndarray]:
         chosen = best_first[fits.argmax(axis=-1)]
         found = fits.any(axis=-1)
         matched[..., prediction] = found
-        to_ignored[..., prediction] = found & np.take_along_axis(objects.is_ignored, chosen, axis=1)
+        to_ignored[..., prediction] = found & objects.is_ignored[rows, chosen]
         filters, steps = np.nonzero(found)
         taken = chosen[filters, steps]
         is_free[filters, steps, taken] = objects.is_crowd[taken]

@@ -14,11 +14,8 @@ from pycocotools import mask as mask_utils
 
 from . import rle_numpy
 from .rle_native import load_native
-from .validation import CorruptError, shorten
+from .validation import MAX_DIGITS, CorruptError, shorten
 
-# The compressed form writes a number in base 32, low digits first, each as the character 48 + digit, plus 32 while more
-# digits follow. The 3rd and later numbers of a mask are differences to the number two places before.
-MAX_DIGITS = 6  # 30 signed bits
 MAX_PIXELS = 1 << 29  # of a frame
 
 # Text decoded at a time: larger batches lose more to cache misses than they win by fewer calls.

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 _SOURCE = r"""
 #include <stdint.h>
 
-/* Reads a number of the compressed form (see rle.py) at *at, before end. Returns 0, or 1 if there is none. */
+/* Reads a number of the compressed form (see MAX_DIGITS) at *at, before end. Returns 0, or 1 if there is none. */
 static inline int read_number(const uint8_t **at, const uint8_t *end, int64_t *number)
 {
     const uint8_t *p = *at;

@@ -9,9 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .validation import CorruptError
-
-MAX_DIGITS = 6  # of a number, see `rle`
+from .validation import MAX_DIGITS, CorruptError
 
 # Little-endian whatever the machine: pairs of 32-bit numbers are summed as 64-bit ones.
 INT32, INT64 = np.dtype("<i4"), np.dtype("<i8")

@@ -4,6 +4,10 @@ from typing import Any
 
 MAX_LISTED = 20
 
+# Compressed counts write a number in base 32, low digits first, each as the character 48 + digit, plus 32 while more
+# digits follow. The 3rd and later numbers of a mask are differences to the number two places before.
+MAX_DIGITS = 6  # 30 signed bits
+
 
 class InvalidInputError(ValueError):
     """Annotations or predictions that cannot be scored.
