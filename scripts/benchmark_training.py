@@ -3,8 +3,9 @@
 The baseline has the same weights and does what the original and transformers' Mask2Former do: every query's mask at
 full (1/4) resolution after every layer of the masked decoder and of the object decoder, with gradient; attention masks
 are made from them, matching and losses look at them. Both draw the same points, and their losses are checked to be
-equal. Deformable attention is, in the baseline, transformers' `grid_sample` implementation ("transformers"), or one of
-this package's ("pytorch", "cpp").
+equal. "baseline" uses the same attention kernels (SDPA); "eager baseline" writes all attention weights out, as the
+original and transformers' Mask2Former do. Deformable attention is transformers' `grid_sample` implementation
+("transformers"), or one of this package's ("pytorch", "cpp").
 
 Steps of all variants take turns in one process; reported are medians. Peak memory is measured in fresh processes, above
 what is resident before the step: weights, gradients and AdamW's state, and for "after the pixel decoder" its outputs.
@@ -40,8 +41,9 @@ from vita_hf.modeling_detector import VitaMaskedDecoder
 PARTS = {"after": "after the pixel decoder", "step": "whole step"}
 # (model, deformable attention); everything after the pixel decoder has none.
 VARIANTS = {
-    "after": (("baseline", "pytorch"), ("vita-hf", "pytorch")),
+    "after": (("baseline", "pytorch"), ("eager baseline", "pytorch"), ("vita-hf", "pytorch")),
     "step": (
+        ("eager baseline", "transformers"),
         ("baseline", "transformers"),
         ("baseline", "pytorch"),
         ("baseline", "cpp"),
@@ -78,7 +80,7 @@ class DenseCriterion(SetCriterion):
         self.predicted = decoder.masks if self.name == "detector" else []
 
     def all_masks(self, embeddings: Tensor) -> Tensor:  # (I, Q, Cm) → (I, T, Q, H/4, W/4)
-        features = torch.stack(self.features)
+        features = torch.stack(self.features).unflatten(0, self.maps.shape[:2])
         embeddings = embeddings.unflatten(0, (-1, len(features)))
         return torch.einsum("lbqc,btcs->lbtqs", embeddings, features).flatten(0, 1).unflatten(-1, self.size)
 
@@ -146,8 +148,9 @@ class Step:
         return {name: term.item() for name, term in outputs.loss_dict.items()}
 
     def clear(self) -> None:
-        """Zero the parameters' gradients but keep their memory; the fixed inputs lose theirs."""
+        """Zero the parameters' gradients but keep their memory; drop what else the step left behind."""
         self.model.zero_grad(set_to_none=False)
+        self.model.model.transformer_module.decoder.masks = []
         if isinstance(self.model.model.pixel_level_module, Fixed):
             self.model.model.pixel_level_module.clear()
 
@@ -201,19 +204,21 @@ def installed(model: VitaForVideoInstanceSegmentation, attention: str) -> Iterat
 def build(name: str) -> VitaForVideoInstanceSegmentation:
     torch.manual_seed(0)
     model = VitaForVideoInstanceSegmentation(VitaConfig(num_labels=40)).train()
-    return as_baseline(model) if name == "baseline" else model
+    if name == "vita-hf":
+        return model
+    model = as_baseline(model)
+    if name == "eager baseline":
+        model.set_attn_implementation("eager")
+    return model
 
 
 def memory_of_one(args: argparse.Namespace, name: str, attention: str, part: str) -> None:
-    """In a process of its own: print the bytes that one step needs."""
+    """In a process of its own: print the bytes that one step needs once training is under way."""
     model = build(name)
     with installed(model, attention):
-        warm_up = Step(model, labelled_batch(1, 64, 64, 1, 40), "step")
-        warm_up()  # loads libraries, makes AdamW's state
-        warm_up.clear()
         step = Step(model, labelled_batch(args.frames, *args.size, args.instances, 40), part)
-        if step.optimizer is not None:
-            step.optimizer = warm_up.optimizer
+        step()  # loads libraries, makes gradients and AdamW's state
+        step.clear()
         print(json.dumps(peak_memory(step, torch.device("cpu"))))
 
 
@@ -223,7 +228,9 @@ def measure_memory(arguments: list[str], rounds: int) -> dict[str, dict[str, flo
     for _ in tqdm(range(rounds), desc="memory", leave=False):
         for (part, name, attention), measured in runs.items():
             command = [sys.executable, __file__, *arguments, "--only", name, attention, part]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            # Blocks go back to the system as soon as they are freed, so that the peak is that of what is in use.
+            environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
             measured.append(json.loads(output.splitlines()[-1]))
     if any(None in measured for measured in runs.values()):
         return {}
@@ -235,7 +242,7 @@ def measure_time(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     seconds: dict[str, dict[str, float]] = {}
     for part, variants in VARIANTS.items():
         batch = labelled_batch(args.frames, *args.size, args.instances, 40)
-        steps = {name: Step(build(name), batch, part) for name in ("baseline", "vita-hf")}
+        steps = {name: Step(build(name), batch, part) for name, _ in variants}
         taken: dict[str, list[float]] = {" ".join(variant): [] for variant in variants}
         losses = {}
         for turn in tqdm(range(args.rounds + 1), desc=PARTS[part], leave=False):

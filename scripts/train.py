@@ -8,22 +8,24 @@ import argparse
 import logging
 import os
 import shutil
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from accelerate.utils import ProjectConfiguration
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from vita_hf import VitaVideoProcessor
 from vita_hf.evaluation import Split, read_split
 from vita_hf.files import write_atomically
-from vita_hf.recipes import apply_overrides, list_recipes, load_recipe
+from vita_hf.recipes import apply_overrides, check_recipe, list_recipes, load_recipe, merge
 from vita_hf.training.evaluation import evaluate_split
-from vita_hf.training.finish import describe_changes, push_to_hub, save_model
+from vita_hf.training.finish import create_repository, describe_changes, flatten, push_to_hub, save_model
 from vita_hf.training.loop import LoopOptions, Trainer, TrainingInterrupted
-from vita_hf.training.precision import choose_precision, keep_pixel_decoder_in_float32, refuse_fsdp_on_cpu
+from vita_hf.training.precision import check_sharding, choose_precision, keep_pixel_decoder_in_float32
 from vita_hf.training.settings import TrainingSettings
 from vita_hf.training.sources import make_clips, own_source, parquet_source, recipe_sources
 from vita_hf.training.starting import build_model
@@ -33,7 +35,7 @@ EXAMPLE = """examples:
   accelerate launch scripts/train.py --recipe ytvis2019-r50 --init vita-r50-coco --data-root data --output out
   python scripts/train.py --recipe ytvis2019-r50 --init facebook/mask2former-swin-tiny-coco-instance \\
       --train-json my.json --train-images frames --eval-json val.json --eval-images frames --output out \\
-      --set training.steps=20000 training.learning_rate_steps=[15000]
+      --set training.steps=20000 "training.learning_rate_steps=[15000]"
   python scripts/train.py --recipe tiny-synthetic --train-json data/synthetic/train/annotations.json \\
       --train-images data/synthetic/train/JPEGImages --output out
 """
@@ -88,7 +90,8 @@ def _describe(split: Split) -> DataSource:
 def train(args: argparse.Namespace) -> None:
     recipe = apply_overrides(load_recipe(args.recipe), args.set)
     if args.init is not None:
-        recipe = apply_overrides(recipe, [f"training.init={args.init}"])
+        recipe = merge(recipe, {"training": {"init": args.init}})
+    check_recipe(recipe)
     settings = TrainingSettings.from_dict(recipe.get("training", {}))
     if settings.init is None:
         raise ValueError(
@@ -96,17 +99,25 @@ def train(args: argparse.Namespace) -> None:
             "converted COCO checkpoint of the same backbone, as the released models did; or a Mask2Former), "
             "'backbone' or 'scratch'"
         )
-    refuse_fsdp_on_cpu(args.cpu)
+    if args.report_to and args.report_to not in {str(name) for name in get_available_trackers()}:
+        raise ValueError(
+            f"--report-to {args.report_to}: accelerate has no such tracker, or its package isn't installed"
+        )
     accelerator = Accelerator(
         cpu=args.cpu,
         mixed_precision=choose_precision(settings.mixed_precision, args.cpu),
         log_with=args.report_to,
         project_config=ProjectConfiguration(project_dir=str(args.output), logging_dir=str(args.output / "trackers")),
+        # Scoring and reading annotations happen in one process while the others wait.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],
     )
+    accelerator.gradient_accumulation_steps = 1  # the loop divides by itself
+    check_sharding(accelerator, args.eval_json is not None)
     logger = get_logger("vita_hf.train", log_level="INFO")
 
     if args.overwrite and accelerator.is_main_process:
-        shutil.rmtree(args.output / "checkpoints", ignore_errors=True)
+        for name in ("checkpoints", "evaluation"):
+            shutil.rmtree(args.output / name, ignore_errors=True)
         for name in ("log.jsonl", "recipe.yaml"):
             (args.output / name).unlink(missing_ok=True)
     accelerator.wait_for_everyone()
@@ -148,18 +159,24 @@ def train(args: argparse.Namespace) -> None:
         keep=args.keep,
         evaluate_every=args.evaluate_every,
     )
-    evaluate = None
+    evaluate, top_k = None, recipe.get("evaluation", {}).get("top_k", 10)
     if split is not None:
 
         def evaluate(model, step):
             folder = args.output / "evaluation" / f"step-{step:09d}"
-            return evaluate_split(accelerator, model, processor, split, folder, recipe["evaluation"]["top_k"])
+            return evaluate_split(accelerator, model, processor, split, folder, top_k)
 
-    trainer = Trainer(accelerator, model, processor, settings, clips, options, evaluate)
+    data = {
+        "sources": [[source.data.name, source.count_rows()] for source in sources],
+        "classes": list(model.config.id2label.values()),
+    }
+    trainer = Trainer(accelerator, model, processor, settings, clips, options, evaluate, data)
+    if args.push_to_hub and accelerator.is_main_process:
+        create_repository(args.push_to_hub)  # complains now, not after the training
     if accelerator.is_main_process:
         write_atomically(record, yaml.safe_dump(recipe, sort_keys=False).encode())
     if args.report_to:
-        accelerator.init_trackers("vita-hf")
+        accelerator.init_trackers("vita-hf", config=flatten(recipe))
     resumed = trainer.resume()
     logger.info(
         "%s step %d of %d; %s; %.2f M parameters; batches of %d in %d micro-batches on %d processes (%s, %s)",
@@ -174,7 +191,11 @@ def train(args: argparse.Namespace) -> None:
         accelerator.device,
         accelerator.mixed_precision,
     )
-    trainer.run()
+    try:
+        trainer.run()
+    except TrainingInterrupted:
+        accelerator.end_training()
+        raise
     save_model(
         accelerator,
         trainer,
@@ -194,7 +215,8 @@ def train(args: argparse.Namespace) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_arguments(argv)
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    level = logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s")
     try:
         train(args)
     except TrainingInterrupted as interruption:

@@ -212,6 +212,7 @@ def test_other_models_and_processors_are_refused(segmenter):
 
 
 @pytest.mark.slow  # compiling takes minutes
+@pytest.mark.timeout(1800)
 def test_compiled(tiny_model, expected):
     segmenter = pipeline(
         "video-instance-segmentation", model=str(tiny_model), device="cpu", compile=True, threshold=0.0

@@ -94,11 +94,11 @@ def test_tiny_recipe_is_complete():
 
 def test_overrides():
     recipe = {"clips": {"num_frames": 5, "flip_probability": 0.5}, "training": {"steps": 9}}
-    changed = apply_overrides(recipe, ["clips.num_frames=3", "training.betas=[0.8, 0.9]", "data.train.0=x=y"])
+    changed = apply_overrides(recipe, ["clips.num_frames=3", "training.betas=[8e-1, 0.9]", "data.dataset=x=y"])
     assert changed == {
         "clips": {"num_frames": 3, "flip_probability": 0.5},
         "training": {"steps": 9, "betas": [0.8, 0.9]},
-        "data": {"train": {"0": "x=y"}},
+        "data": {"dataset": "x=y"},
     }
     assert recipe["clips"]["num_frames"] == 5
     for wrong in ("clips.num_frames", "steps=3", "optimizer.lr=1", "clips.=2"):

@@ -243,7 +243,7 @@ def test_progress_shows_frames_a_second(loaded, video, capsys, progress, shown):
 def test_memory_for_masks_decides(loaded, video, monkeypatch, caplog):
     """A frame has 16 channels of 16×24 floats, 24,576 bytes; half of the free memory may be used."""
     monkeypatch.setattr(mask_feature_stores, "free_memory", lambda device: 2 * FRAMES * 24_576 - 1)
-    with caplog.at_level("INFO", logger="vita_hf.mask_feature_stores"):
+    with caplog.at_level("DEBUG", logger="vita_hf.mask_feature_stores"):
         segment(loaded, video, mask_features="exact")
         segment(loaded, video, mask_features="auto")
     assert caplog.messages == ["mask features: recompute (11 frames)", "mask features: host (11 frames)"]

@@ -41,7 +41,7 @@ def test_card_of_a_measured_model():
     assert isinstance(data, ModelCardData)
     assert (data.library_name, data.pipeline_tag, data.license) == ("transformers", "image-segmentation", "cc-by-4.0")
     assert data.tags[0] == "video-instance-segmentation"
-    assert data.datasets == ["youtube-vis-2019", "coco", "my-aquarium"]
+    assert data.datasets == ["youtube-vis-2019", "coco"]  # not the files of one's own
     assert data.base_model == "facebook/mask2former-swin-tiny-coco-instance"
     assert data.model_name == "Fish and pets"
     results = {result.metric_type: result for result in data.eval_results}

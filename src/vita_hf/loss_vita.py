@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.checkpoint import checkpoint
 from transformers.models.mask2former.modeling_mask2former import sample_point
 
 from .configuration_vita import VitaConfig
@@ -241,10 +242,10 @@ class SetCriterion:
     ):
         self.config = config
         self.size = features.shape[-2:]
-        # Flattened and taken apart once: each view of one item would get a gradient of all items' size.
         maps = features.flatten(3)
         self.maps = maps.detach()
-        self.features = maps.unbind()
+        # Frames, taken apart once: each slice taken later would have a gradient of the whole batch's size.
+        self.features = maps.flatten(0, 1).unbind()
         self.targets = targets
         self.no_object_weight = no_object_weight
         self.class_divisor = class_divisor
@@ -300,26 +301,34 @@ class SetCriterion:
         embeddings = mask_embeddings[items, torch.cat([queries for queries, _ in matches])].split(counts)
         masks = []
         for item, matched in enumerate(embeddings):
-            features = self.features[item % len(self.features)]  # (T, Cm, H/4·W/4)
-            # Expanded, since a product of two and three dimensions may copy the features.
-            masks.append(self.predict_masks(matched.expand(len(features), -1, -1), features).transpose(0, 1))
+            first = item % len(self.maps) * self.maps.shape[1]
+            features = self.features[first : first + self.maps.shape[1]]
+            masks.append(torch.stack([self.predict_masks(matched, frame) for frame in features], 1))
         return torch.cat(masks)
 
     def mask_losses(self, mask_embeddings: Tensor, matches: Matches) -> tuple[Tensor, Tensor]:
         """Sums over the matched masks of cross-entropy and dice; a mask's points in all its frames count as one."""
-        masks = self.matched_masks(mask_embeddings, matches)
-        logits = masks.flatten(0, 1)[:, None]
-        points = sample_uncertain_points(
-            logits.detach(),
-            self.config.train_num_points,
-            self.config.oversample_ratio,
-            self.config.importance_sample_ratio,
+        with torch.no_grad():
+            points = sample_uncertain_points(
+                self.matched_masks(mask_embeddings, matches).flatten(0, 1)[:, None],
+                self.config.train_num_points,
+                self.config.oversample_ratio,
+                self.config.importance_sample_ratio,
+            )
+        # Of all predictions together, masks and their samples are more than the layers that they come from keep for
+        # the backward pass; a few masks are soon predicted again.
+        return checkpoint(
+            self.point_losses, mask_embeddings, matches, points, use_reentrant=False, preserve_rng_state=False
         )
+
+    def point_losses(self, mask_embeddings: Tensor, matches: Matches, points: Tensor) -> tuple[Tensor, Tensor]:
+        """The same at the given points `(R·T, P, 2)`."""
+        masks = self.matched_masks(mask_embeddings, matches)  # (R, T, H/4, W/4)
         with torch.no_grad():
             wanted = [target.masks[instances] for target, (_, instances) in zip(self.targets, matches)]
             inside = mask_point_values(torch.cat(wanted).flatten(0, 1), points)
             inside = inside.view(len(masks), masks.shape[1] * points.shape[1])
-        logits = point_logits(logits, points).view(inside.shape)
+        logits = point_logits(masks.flatten(0, 1)[:, None], points).view(inside.shape)
         point_loss = F.binary_cross_entropy_with_logits(logits, inside, reduction="none").mean(1).sum()
         if len(masks) == 0:
             return logits.sum(), logits.sum()

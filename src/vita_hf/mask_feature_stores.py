@@ -175,7 +175,7 @@ def make_store(
     asked, half_size = mode, min(features.element_size(), 2)
     if mode in _CHOICES:
         mode = _choose(mode, features, num_frames, recompute is not None)
-        logger.info("mask features: %s (%s)", mode, "length unknown" if num_frames is None else f"{num_frames} frames")
+        logger.debug("mask features: %s (%s)", mode, "length unknown" if num_frames is None else f"{num_frames} frames")
     if mode == "recompute":
         if recompute is None:
             raise ValueError(

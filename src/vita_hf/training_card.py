@@ -8,6 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from .configuration_vita import VitaConfig
+from .data.categories import CATEGORIES
 from .model_card import dataset_id, dataset_title, fill_card
 
 
@@ -97,7 +98,8 @@ def training_card(
         top_k: predictions a video in the evaluation.
     """
     title = title or f"VITA, {report.recipe}"
-    names = dict.fromkeys(dataset_id(source.name) for source in report.data)
+    # Others are files of the user's own, not data sets that the Hub could link to.
+    names = dict.fromkeys(dataset_id(source.name) for source in report.data if source.name in CATEGORIES)
     metadata = ModelCardData(
         model_name=title,
         license=report.license,

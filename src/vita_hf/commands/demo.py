@@ -33,6 +33,7 @@ Next:
 """
 
 THRESHOLD = 0.3
+WRITTEN = ("video.mp4", "truth.json", "overlay.mp4", "contact_sheet.png", "results.json")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write the folder and print what is in it."""
-    if args.output.exists() and not (args.overwrite and (args.output / "truth.json").is_file()):
+    args.output = args.output.resolve()
+    if args.output.exists() and not (args.overwrite and all((args.output / name).is_file() for name in WRITTEN)):
         raise FileExistsError(f"{args.output} exists: choose another --output, or --overwrite an earlier demo")
     model, processor = load_model(SHIPPED_MODEL)
     segmenter = VideoInstanceSegmentationPipeline(model, processor, device="cpu")

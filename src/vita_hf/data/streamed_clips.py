@@ -57,6 +57,11 @@ class StreamBatchSampler:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    def _is_last_of_step(self, n: int) -> bool:
+        """Whether sample n is the last of a step that this process takes."""
+        of_micro_batch = self.numbers.batch_size // self.numbers.micro_batches
+        return n % self.numbers.batch_size >= (self.numbers.micro_batches - 1) * of_micro_batch
+
     def __iter__(self) -> Iterator[list[tuple[int, dict]]]:
         numbers = self.numbers
         epoch, position = self._places[numbers.start_step]
@@ -68,9 +73,13 @@ class StreamBatchSampler:
                 while reached <= n:
                     row = next(stream)
                     reached += 1
-                    if reached % numbers.batch_size == 0:
-                        self._places[reached // numbers.batch_size] = [stream.epoch, stream.position]
                 items.append((n, row))
+            if self._is_last_of_step(batch[-1]):
+                step = batch[-1] // numbers.batch_size + 1
+                while reached < step * numbers.batch_size:  # what other processes take
+                    next(stream)
+                    reached += 1
+                self._places[step] = [stream.epoch, stream.position]
             while len(self._places) > 1000:  # far more than workers read ahead
                 del self._places[min(self._places)]
             yield items

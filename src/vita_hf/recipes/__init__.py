@@ -15,7 +15,9 @@ The sections of a recipe:
 Values are the released configurations' (NeurIPS 2022, arXiv 2206.04403; repository `sukjunhwang/VITA`).
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,49 @@ import yaml
 
 from ..configuration_vita import VitaConfig
 from ..data.categories import id2label
+from ..image_processing_vita import VitaVideoProcessorKwargs
 
 SECTIONS = frozenset({"data", "model", "processor", "clips", "training", "evaluation"})
+
+
+_DATA_KEYS, _SOURCE_KEYS, _EVALUATION_KEYS = {"dataset", "train"}, {"dataset", "weight", "clips"}, {"top_k"}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as it is safe to load, but 5e-5 is a number, as in YAML 1.2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def check_recipe(recipe: dict[str, Any]) -> None:
+    """
+    Look for names that no section has: a typing error would have no effect otherwise.
+
+    `clips` and `training` are checked by their own classes.
+
+    Raises:
+        ValueError: names the first such key.
+    """
+
+    def check(section: str, values: Any, known: Collection[str]) -> None:
+        if not isinstance(values, dict):
+            raise ValueError(f"{section}: expected keys and values, got {values!r}")
+        for key in values:
+            if key not in known:
+                raise ValueError(f"{section}.{key}: no such key; expected one of {', '.join(sorted(known))}")
+
+    check("model", recipe.get("model", {}), {field.name for field in fields(VitaConfig)})
+    check("processor", recipe.get("processor", {}), VitaVideoProcessorKwargs.__annotations__)
+    check("evaluation", recipe.get("evaluation", {}), _EVALUATION_KEYS)
+    check("data", recipe.get("data", {}), _DATA_KEYS)
+    sources = recipe.get("data", {}).get("train", [])
+    if not isinstance(sources, list):
+        raise ValueError(f"data.train: expected a list, got {sources!r}")
+    for number, source in enumerate(sources):
+        check(f"data.train[{number}]", source, _SOURCE_KEYS)
 
 
 def list_recipes() -> list[str]:
@@ -78,7 +121,7 @@ def apply_overrides(recipe: dict[str, Any], overrides: Sequence[str]) -> dict[st
                 f"override {override!r}: expected SECTION.KEY=VALUE with SECTION one of {', '.join(sorted(SECTIONS))}"
             )
         try:
-            value = yaml.safe_load(text)
+            value = yaml.load(text, _Loader)
         except yaml.YAMLError as error:
             raise ValueError(f"override {override!r}: the value is not YAML: {error}") from None
         for key in reversed(keys):
@@ -93,7 +136,7 @@ def _load(name: str) -> dict[str, Any]:
 
 def _read(file) -> dict[str, Any]:
     try:
-        recipe = yaml.safe_load(file.read_text(encoding="utf-8"))
+        recipe = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except yaml.YAMLError as error:
         raise ValueError(f"{file} is not YAML: {error}") from None
     if not isinstance(recipe, dict):
@@ -131,4 +174,4 @@ def config_from_recipe(recipe: dict[str, Any]) -> VitaConfig:
     )
 
 
-__all__ = ["SECTIONS", "apply_overrides", "config_from_recipe", "list_recipes", "load_recipe", "merge"]
+__all__ = ["SECTIONS", "apply_overrides", "check_recipe", "config_from_recipe", "list_recipes", "load_recipe", "merge"]

@@ -47,7 +47,8 @@ class Checkpoints:
         """Save weights, optimiser, gradient scaler and `state` (plain values); to be called in every process."""
         partial = self.folder / f"partial-{step:09d}"
         if accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
+            for unfinished in self.folder.glob("partial-*"):  # of a crash, or of a full disk
+                shutil.rmtree(unfinished, ignore_errors=True)
             partial.mkdir(parents=True)
         accelerator.wait_for_everyone()
         accelerator.save_state(str(partial))

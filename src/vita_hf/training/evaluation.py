@@ -24,15 +24,18 @@ def evaluate_split(
     top_k: int,
 ) -> dict[str, Any]:
     """
-    Segment a split on all processes and score it; goes on where an interrupted call stopped.
+    Segment a split on all processes and score it.
 
     Args:
-        folder: for `results.json`; shared by all processes.
+        folder: for `results.json`; shared by all processes, and emptied first.
         top_k: predictions a video.
 
     Returns:
         The metric's scores (AP, AP50, …, `per_category`) in the main process, an empty dict in the others.
     """
+    if accelerator.is_main_process:
+        shutil.rmtree(folder, ignore_errors=True)  # an interrupted evaluation's, maybe of other weights
+    accelerator.wait_for_everyone()
     with accelerator.main_process_first():
         store = ResultStore(folder, {"annotations": str(split.path), "top_k": top_k})
     segment_split(model, processor, split, store, top_k, accelerator.process_index, accelerator.num_processes)

@@ -3,18 +3,23 @@
 import logging
 import os
 import platform
+import tempfile
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from transformers import TimmBackboneConfig
 
 from ..data.categories import CATEGORIES
-from ..files import write_atomically
 from ..image_processing_vita import VitaVideoProcessor
+from ..modeling_vita import VitaForVideoInstanceSegmentation
 from ..training_card import DataSource, TrainingReport, training_card
 from .loop import Trainer
+from .starting import pretrained_name
 
 logger = logging.getLogger(__name__)
 
@@ -23,16 +28,17 @@ _FREE = ("training.steps", "training.learning_rate_steps", "training.save_dtype"
 _PACKAGES = ("vita-hf", "torch", "transformers", "accelerate", "datasets", "timm")
 
 
+def flatten(recipe: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A recipe's values by dotted names."""
+    flat = {}
+    for key, value in recipe.items():
+        flat.update(flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat
+
+
 def describe_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Dotted names of the values in which two recipes differ, but for those that may change on resuming."""
-
-    def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-        result = {}
-        for key, value in values.items():
-            result.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
-        return result
-
-    old, new = flat(before), flat(now)
+    old, new = flatten(before), flatten(now)
     return sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key) and not key.startswith(_FREE))
 
 
@@ -91,8 +97,6 @@ def save_model(
     dtype = getattr(torch, settings.save_dtype)
     state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     model.config.dtype = torch.float32
-    model.save_pretrained(folder, state_dict=state)
-    processor.save_pretrained(folder)
     scores = [entry["evaluation"] for entry in entries if "evaluation" in entry and entry["step"] == trainer.step]
     report = TrainingReport(
         recipe=recipe_name,
@@ -104,7 +108,7 @@ def save_model(
         versions=package_versions(),
         metrics=scores[-1] if scores else {},
         evaluated_on=evaluated_on if scores else None,
-        base_model=None if settings.init in ("scratch", "backbone") else os.path.basename(settings.init.rstrip("/")),
+        base_model=base_model(settings.init, model),
         hardware=describe_hardware(accelerator),
         learning_curve=learning_curve(entries),
     )
@@ -113,16 +117,42 @@ def save_model(
     if tuple(model.config.id2label.values()) != CATEGORIES.get(dataset):  # own data, trained by another set's recipe
         dataset = None
     card = training_card(model.config, report, dataset=dataset, top_k=top_k)
-    write_atomically(folder / "README.md", card.encode())
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished:
+        model.save_pretrained(unfinished, state_dict=state)
+        processor.save_pretrained(unfinished)
+        Path(unfinished, "README.md").write_text(card, encoding="utf-8")
+        for file in Path(unfinished).iterdir():
+            file.chmod(0o644)  # temporary files are their owner's alone
+            os.replace(file, folder / file.name)
+
+
+def base_model(init: str, model: VitaForVideoInstanceSegmentation) -> str | None:
+    """What a training started from, for its card: a Hub id, or the name of a local directory."""
+    if init == "scratch":
+        return None
+    if init == "backbone":
+        config = model.config.backbone_config
+        name = pretrained_name(config)
+        return f"timm/{name}" if isinstance(config, TimmBackboneConfig) else name
+    return os.path.basename(os.path.abspath(init)) if os.path.isdir(init) else init
+
+
+def create_repository(repository: str) -> None:
+    """
+    Make a model repository of the Hub where there is none.
+
+    Raises:
+        ValueError: no Hub, no token, or no right to; says which.
+    """
+    try:
+        HfApi().create_repo(repository, exist_ok=True)
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise ValueError(f"--push-to-hub {repository}: {error}") from error
 
 
 def push_to_hub(folder: Path, repository: str) -> None:
-    """Upload what `save_model` wrote, not the checkpoints, to a model repository of the Hub; makes it if need be."""
-    from huggingface_hub import HfApi
-
-    api = HfApi()
-    api.create_repo(repository, exist_ok=True)
-    api.upload_folder(
+    """Upload what `save_model` wrote, not the checkpoints, to a model repository of the Hub."""
+    HfApi().upload_folder(
         repo_id=repository,
         folder_path=folder,
         allow_patterns=["*.json", "*.safetensors", "README.md", "recipe.yaml"],
@@ -131,4 +161,13 @@ def push_to_hub(folder: Path, repository: str) -> None:
     logger.info("pushed to https://huggingface.co/%s", repository)
 
 
-__all__ = ["describe_changes", "learning_curve", "package_versions", "push_to_hub", "save_model"]
+__all__ = [
+    "base_model",
+    "create_repository",
+    "describe_changes",
+    "flatten",
+    "learning_curve",
+    "package_versions",
+    "push_to_hub",
+    "save_model",
+]

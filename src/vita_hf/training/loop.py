@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -73,6 +74,7 @@ class Trainer:
         settings, options: See there.
         clips: A [`~vita_hf.data.mixing.ClipDataset`] or [`~vita_hf.data.streamed_clips.StreamedClips`].
         evaluate: Called with (unwrapped model, step) in every process; returns scores.
+        data: What tells that a resumed training has other data; plain values.
     """
 
     def __init__(
@@ -84,9 +86,10 @@ class Trainer:
         clips: Dataset,
         options: LoopOptions,
         evaluate: Callable[[VitaForVideoInstanceSegmentation, int], dict[str, Any]] | None = None,
+        data: Any = None,
     ):
         self.accelerator, self.settings, self.options, self.clips = accelerator, settings, options, clips
-        self.config, self.evaluate = model.config, evaluate
+        self.config, self.evaluate, self.data = model.config, evaluate, data
         self.collate = partial(
             _collate_or_fail,
             image_mean=processor.image_mean,
@@ -99,24 +102,35 @@ class Trainer:
         self.log = TrainingLog(options.output / "log.jsonl", enabled=accelerator.is_main_process)
         self.step = 0
         self.skipped = 0
-        self.sums: dict[str, float] = {}  # of the terms since the last line of the log
+        self.sums: dict[str, float] = {}  # of the terms since the last line of the log, and of how many steps
+        self.summed = 0
         self.place: list[int] | None = None  # in a stream, of the next step
 
     def resume(self) -> bool:
-        """Go on from the newest complete checkpoint; False where there is none."""
+        """
+        Go on from the newest complete checkpoint; False where there is none.
+
+        Raises:
+            ValueError: it was trained on other data.
+        """
         steps = self.checkpoints.steps()
         if steps:
             state = self.checkpoints.read_state(steps[-1])
+            if state["data"] != self.data:
+                raise ValueError(
+                    f"{self.checkpoints.path(steps[-1])} was trained on {state['data']}, this is {self.data}: expected "
+                    "the same data, or another --output"
+                )
             self.checkpoints.load(self.accelerator, steps[-1])
-            self.step, self.skipped, self.sums = state["step"], state["skipped"], state["sums"]
-            self.place = state["place"]
+            self.step, self.skipped, self.place = state["step"], state["skipped"], state["place"]
+            self.sums, self.summed = state["sums"], state["summed"]
         self.log.rewind(self.step)
         return bool(steps)
 
     def save(self) -> None:
         """Write a checkpoint of the step that was reached."""
-        state = {"skipped": self.skipped, "sums": self.sums, "place": self.place}
-        self.checkpoints.save(self.accelerator, self.step, state)
+        names = ("skipped", "place", "sums", "summed", "data")
+        self.checkpoints.save(self.accelerator, self.step, {name: getattr(self, name) for name in names})
 
     def run(self) -> None:
         """Train to the last step.
@@ -126,10 +140,7 @@ class Trainer:
             ValueError: the loss is not finite.
         """
         options, settings = self.options, self.settings
-        self.model.train()
-        if self.config.freeze_detector:  # keep the statistics of its batch norms
-            unwrapped = self.accelerator.unwrap_model(self.model)
-            unwrapped.model.pixel_level_module.eval()
+        self._switch_to_training()
         loader = self._loader()
         batches = iter(loader)
         progress = tqdm(
@@ -141,6 +152,7 @@ class Trainer:
             dynamic_ncols=True,
         )
         with progress, _shut_down(batches), _stop_signals() as stop:
+            self._evaluate_if_due()  # where a kill cut it short
             while self.step < settings.steps:
                 terms, asked = self._train_step([_checked(next(batches)) for _ in range(options.micro_batches)], stop)
                 self.step += 1
@@ -149,13 +161,16 @@ class Trainer:
                 progress.update()
                 self._record(terms, progress)
                 last = self.step == settings.steps
-                if asked or last or self.step % options.checkpoint_every == 0:
+                if asked or last or self._evaluation_is_due() or self.step % options.checkpoint_every == 0:
                     self.save()
                 if asked and not last:
                     raise TrainingInterrupted(f"stopped after step {self.step}; call again to go on")
-                if not last and options.evaluate_every and self.step % options.evaluate_every == 0:
-                    self._evaluate()
-        self._evaluate()
+                self._evaluate_if_due()
+
+    def _switch_to_training(self) -> None:
+        self.model.train()
+        if self.config.freeze_detector:  # keep the statistics of its batch norms
+            self.accelerator.unwrap_model(self.model).model.pixel_level_module.eval()
 
     def _loader(self) -> DataLoader:
         sampler = StepBatchSampler(
@@ -216,29 +231,36 @@ class Trainer:
         if not np.isfinite(terms["loss"]):
             videos = [video for batch in batches for video in batch["video_ids"]]
             raise ValueError(f"step {self.step}: the loss is {terms['loss']}; videos of this process: {videos}")
-        if norm is not None:
+        if norm is not None and np.isfinite(float(norm)):  # fp16: a step that the scaler leaves out
             terms["grad_norm"] = float(norm)
         return {"learning_rate": rate, **terms}, reduced[0] > 0
 
     def _record(self, terms: dict[str, float], progress: tqdm) -> None:
+        self.summed += 1
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         if self.step % self.options.log_every and self.step != self.settings.steps:
             return
-        count = self.step % self.options.log_every or self.options.log_every
-        means = {name: value / count for name, value in self.sums.items()}
+        means = {name: value / self.summed for name, value in self.sums.items()}
         means["learning_rate"] = terms["learning_rate"]
-        self.sums = {}
+        self.sums, self.summed = {}, 0
         progress.set_postfix(loss=f"{means['loss']:.3f}", refresh=False)
         self.log.write({"step": self.step, **means, "skipped": self.skipped})
         self.accelerator.log(means, step=self.step)
 
-    def _evaluate(self) -> None:
-        if self.evaluate is None:
+    def _evaluation_is_due(self) -> bool:
+        last, every = self.step == self.settings.steps, self.options.evaluate_every
+        if self.evaluate is None or not (last or (self.step and every and self.step % every == 0)):
+            return False
+        due = not any("evaluation" in entry and entry["step"] == self.step for entry in self.log.entries())
+        return bool(broadcast_object_list([due])[0])  # the log is the main process's
+
+    def _evaluate_if_due(self) -> None:
+        if not self._evaluation_is_due():
             return
         model = self.accelerator.unwrap_model(self.model)
         scores = self.evaluate(model.eval(), self.step)
-        self.model.train()
+        self._switch_to_training()
         self.log.write({"step": self.step, "evaluation": scores})
         self.accelerator.log({f"evaluation/{k}": v for k, v in scores.items() if isinstance(v, float)}, step=self.step)
 

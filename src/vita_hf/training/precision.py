@@ -3,6 +3,8 @@
 import os
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 
 from ..modeling_vita import VitaForVideoInstanceSegmentation
 
@@ -18,23 +20,35 @@ def choose_precision(wanted: str, cpu: bool) -> str | None:
     """
     if wanted != "auto":
         return wanted
-    if "ACCELERATE_MIXED_PRECISION" in os.environ:
+    # `accelerate launch` sets the variable in any case, to "no" where nobody said anything.
+    if os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no":
         return None  # Accelerate reads it
-    return "bf16" if not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    has_bf16 = not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if has_bf16 else "no"
 
 
-def refuse_fsdp_on_cpu(cpu: bool) -> None:
+def check_sharding(accelerator: Accelerator, evaluates: bool) -> None:
     """
-    Raise where Accelerate would silently train without sharding.
+    Refuse what FSDP can't do, before any work.
+
+    Args:
+        accelerator: as it was set up.
+        evaluates: whether scores are asked for during the training.
 
     Raises:
-        ValueError: an FSDP config, and no accelerator to shard over.
+        ValueError: an FSDP config that Accelerate ignores (on the CPU, or with one process), FSDP with fp16, or with
+            evaluation, which runs parts of the model on their own.
     """
-    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and (cpu or not torch.cuda.is_available()):
+    sharded = accelerator.distributed_type == DistributedType.FSDP
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and not sharded:
         raise ValueError(
-            "the Accelerate config asks for FSDP, which Accelerate ignores on the CPU: expected a GPU, or a config "
-            "without FSDP (distributed_type MULTI_CPU or NO)"
+            "the Accelerate config asks for FSDP, which Accelerate ignores on the CPU and with a single process: "
+            "expected several GPUs, or a config without FSDP"
         )
+    if sharded and accelerator.mixed_precision == "fp16":
+        raise ValueError("training.mixed_precision: expected bf16 or no with FSDP, got fp16")
+    if sharded and evaluates:
+        raise ValueError("--eval-json can't be scored while parameters are sharded (FSDP): evaluate the saved model")
 
 
 def keep_pixel_decoder_in_float32(model: VitaForVideoInstanceSegmentation) -> None:
@@ -49,4 +63,4 @@ def keep_pixel_decoder_in_float32(model: VitaForVideoInstanceSegmentation) -> No
     decoder.forward = in_float32
 
 
-__all__ = ["choose_precision", "keep_pixel_decoder_in_float32", "refuse_fsdp_on_cpu"]
+__all__ = ["check_sharding", "choose_precision", "keep_pixel_decoder_in_float32"]

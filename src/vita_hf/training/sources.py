@@ -59,7 +59,7 @@ def own_source(
 ) -> list[Source]:
     """A user's own data in YouTube-VIS's (or, for images, COCO's) form; its classes are the file's categories."""
     of_images = recipe["data"].get("dataset") == "coco"
-    name = f"{Path(annotations).resolve().parent.name}/{Path(annotations).stem}"
+    name = f"{Path(annotations).resolve().parent.name}-{Path(annotations).stem}"
     if of_images:
         data = read_coco(annotations, images, target=None, skip_broken=skip_broken, name=name)
     else:

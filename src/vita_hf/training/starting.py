@@ -6,7 +6,7 @@ from typing import Any
 import timm
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoBackbone, AutoConfig, TimmBackbone
+from transformers import AutoConfig, PreTrainedConfig, TimmBackbone, TimmBackboneConfig
 
 from ..configuration_vita import VitaConfig
 from ..modeling_vita import VitaForVideoInstanceSegmentation
@@ -57,6 +57,14 @@ def build_model(fields: dict[str, Any], id2label: dict[int, str], init: str) -> 
     return model
 
 
+def pretrained_name(config: PreTrainedConfig) -> str:
+    """Whose weights `init: backbone` loads, as a Hub id without its owner (timm) or as a whole one."""
+    if isinstance(config, TimmBackboneConfig):
+        # The released models' ResNets start from torchvision's weights; timm's default are others.
+        return f"{config.backbone}.tv_in1k" if config.backbone in ("resnet50", "resnet101") else config.backbone
+    return getattr(config, "_name_or_path", "")
+
+
 def load_pretrained_backbone(model: VitaForVideoInstanceSegmentation, source: str | None = None) -> None:
     """
     Load the weights that a backbone was published with: timm's for timm backbones, else a transformers checkpoint.
@@ -68,17 +76,17 @@ def load_pretrained_backbone(model: VitaForVideoInstanceSegmentation, source: st
     encoder = model.model.pixel_level_module.encoder
     config = model.config.backbone_config
     if isinstance(encoder, TimmBackbone):
-        name = config.backbone
+        name = pretrained_name(config)
         pretrained = timm.create_model(name, pretrained=True, features_only=True, out_indices=config.out_indices)
         missing = encoder._backbone.load_state_dict(pretrained.state_dict(), strict=False).missing_keys
         if missing:
             raise ValueError(f"timm's {name} lacks {len(missing)} of the backbone's tensors, for example {missing[0]}")
         logger.info("backbone: timm's weights of %s", name)
         return
-    source = source or getattr(config, "_name_or_path", "")
+    source = source or pretrained_name(config)
     if not source:
         raise ValueError("init: expected the recipe's backbone_config to say with _name_or_path whose weights to load")
-    pretrained, info = AutoBackbone.from_pretrained(
+    pretrained, info = type(encoder).from_pretrained(
         source, config=config, output_loading_info=True, dtype=torch.float32
     )
     # Output norms are not part of classification checkpoints.
@@ -98,9 +106,8 @@ def _from_checkpoint(source: str, fields: dict[str, Any], labels: dict[str, Any]
         raise ValueError(f"init: expected a VITA or Mask2Former model, {source} is of type {found.model_type!r}")
     is_vita = found.model_type == "vita"
     keep = _SHAPES | (_VIDEO_SHAPES if is_vita else frozenset())
-    config = VitaConfig.from_pretrained(
-        source, **{name: value for name, value in fields.items() if name not in keep}, **labels
-    )
+    changes = {name: value for name, value in fields.items() if name not in keep}
+    config = VitaConfig.from_dict({**found.to_dict(), **changes, **labels})
     model, info = VitaForVideoInstanceSegmentation.from_pretrained(
         source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
     )
