@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# Threads that wait don't spin: on few or shared cores they would keep the others from working.
+export OMP_WAIT_POLICY ?= passive
+
 .PHONY: help setup demo test test-slow test-transformers test-oldest train-tiny evaluate-tiny lint build clean
 
 help:

@@ -5,7 +5,7 @@ from huggingface_hub import ModelCardData
 from .configuration_vita import VitaConfig
 from .recipes import load_recipe
 
-_DATASETS = {"coco": "COCO", "ytvis2019": "YouTube-VIS 2019", "ytvis2021": "YouTube-VIS 2021", "ovis": "OVIS"}
+PUBLISHED_DATASETS = {"coco": "COCO", "ytvis2019": "YouTube-VIS 2019", "ytvis2021": "YouTube-VIS 2021", "ovis": "OVIS"}
 _BACKBONES = {"r50": "ResNet-50", "r101": "ResNet-101", "swinl": "Swin-L"}
 
 # AP, AP50, AP75, AR1, AR10 on the validation split: the model zoo of `sukjunhwang/VITA`.
@@ -128,14 +128,14 @@ def model_card(config: VitaConfig, dataset: str | None = None, recipe: str | Non
         settings = load_recipe(recipe)
         dataset, top_k = settings["data"]["dataset"], settings["evaluation"]["top_k"]
         backbone = _BACKBONES[recipe.rpartition("-")[2]]
-        title = f"VITA, {backbone}, {_DATASETS[dataset]}"
+        title = f"VITA, {backbone}, {PUBLISHED_DATASETS[dataset]}"
     elif dataset is not None:
-        title = f"VITA, {_DATASETS[dataset]}"
+        title = f"VITA, {PUBLISHED_DATASETS[dataset]}"
 
     results = ""
     if recipe in _PUBLISHED:
         figures = " | ".join(f"{figure:.1f}" for figure in _PUBLISHED[recipe])
-        results = _RESULTS.format(recipe=recipe, dataset=_DATASETS[dataset], figures=figures)
+        results = _RESULTS.format(recipe=recipe, dataset=PUBLISHED_DATASETS[dataset], figures=figures)
     # The video models were trained jointly with COCO.
     trained_on = [] if dataset is None else ["coco"] if dataset == "coco" else ["coco", dataset]
     return fill_card(
@@ -196,7 +196,7 @@ def fill_card(
 
 def dataset_title(name: str) -> str:
     """A data set's name as it is written; unknown ones stay as they are."""
-    return _DATASETS.get(name, name)
+    return PUBLISHED_DATASETS.get(name, name)
 
 
 def dataset_id(name: str) -> str:
@@ -204,4 +204,4 @@ def dataset_id(name: str) -> str:
     return dataset_title(name).lower().replace(" ", "-")
 
 
-__all__ = ["dataset_id", "dataset_title", "fill_card", "model_card"]
+__all__ = ["PUBLISHED_DATASETS", "dataset_id", "dataset_title", "fill_card", "model_card"]

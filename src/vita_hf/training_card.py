@@ -8,8 +8,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from .configuration_vita import VitaConfig
-from .data.categories import CATEGORIES
-from .model_card import dataset_id, dataset_title, fill_card
+from .model_card import PUBLISHED_DATASETS, dataset_id, dataset_title, fill_card
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +98,7 @@ def training_card(
     """
     title = title or f"VITA, {report.recipe}"
     # Others are files of the user's own, not data sets that the Hub could link to.
-    names = dict.fromkeys(dataset_id(source.name) for source in report.data if source.name in CATEGORIES)
+    names = dict.fromkeys(dataset_id(source.name) for source in report.data if source.name in PUBLISHED_DATASETS)
     metadata = ModelCardData(
         model_name=title,
         license=report.license,
