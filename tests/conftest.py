@@ -1,4 +1,5 @@
 import json
+import logging
 from functools import cache
 from pathlib import Path
 
@@ -41,6 +42,18 @@ def golden(request) -> Golden:
 def model(golden):
     """The variant's model in evaluation mode, converted once for a test file."""
     return golden.model().eval()
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_they_were():
+    """Scripts that tests call set levels for their whole process."""
+    yield
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("vita_hf"):
+            logger = logging.getLogger(name)
+            logger.disabled, logger.propagate = False, True
+            logger.setLevel(logging.NOTSET)
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from test_modeling_vita import tiny_model
 from vita_hf import VideoInstances, VitaVideoProcessor
 from vita_hf.results import encode_masks
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 import benchmark_tracking
 from benchmark_tracking import Detections, link, predictions
 

@@ -8,7 +8,7 @@ import torch
 
 from test_modeling_vita import gradients, labels, tiny_model
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 import benchmark_training
 
 
