@@ -368,7 +368,7 @@ class VideoReader:
     def _decode_pyav(self):
         count = 0
         with self._open_pyav() as container:
-            container.streams.video[0].thread_type = "AUTO"
+            container.streams.video[0].thread_type = "SLICE"  # with whole frames in threads, errors get lost
             try:
                 for frame in container.decode(video=0):
                     count += 1
