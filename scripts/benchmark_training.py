@@ -35,7 +35,7 @@ from transformers.models.mask2former.modeling_mask2former import multi_scale_def
 
 from benchmark_inference import peak_memory
 from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation, loss_vita, modeling_detector
-from vita_hf.loss_vita import Matches, SetCriterion, matching_costs, sample_matching_points
+from vita_hf.loss_vita import Matched, Matches, SetCriterion, matching_costs, sample_matching_points
 from vita_hf.modeling_detector import VitaMaskedDecoder
 
 PARTS = {"after": "after the pixel decoder", "step": "whole step"}
@@ -80,9 +80,8 @@ class DenseCriterion(SetCriterion):
         self.predicted = decoder.masks if self.name == "detector" else []
 
     def all_masks(self, embeddings: Tensor) -> Tensor:  # (I, Q, Cm) → (I, T, Q, H/4, W/4)
-        features = torch.stack(self.features).unflatten(0, self.maps.shape[:2])
-        embeddings = embeddings.unflatten(0, (-1, len(features)))
-        return torch.einsum("lbqc,btcs->lbtqs", embeddings, features).flatten(0, 1).unflatten(-1, self.size)
+        embeddings = embeddings.unflatten(0, (-1, len(self.features)))
+        return torch.einsum("lbqc,btcs->lbtqs", embeddings, self.features).flatten(0, 1).unflatten(-1, self.size)
 
     def __call__(self, class_logits, mask_embeddings, *args):
         masks = [masks[:, None] for masks in self.predicted]
@@ -91,16 +90,16 @@ class DenseCriterion(SetCriterion):
 
     @torch.no_grad()
     def match(self, class_logits: Tensor, masks: Tensor) -> Matches:
-        points = [sample_matching_points(self.config.train_num_points, masks.device) for _ in masks]
+        points = sample_matching_points(len(masks), self.config.train_num_points, masks.device)
         costs = []
-        for item, target in enumerate(self.targets):
-            one = slice(item, item + 1)
-            costs += matching_costs(class_logits[one], masks[one], [target], points[item], self.config)
+        for item in range(len(masks)):
+            one, target = slice(item, item + 1), item % len(self.targets)
+            targets = self.targets[target : target + 1]
+            costs += matching_costs(class_logits[one], masks[one], targets, points[one], self.config)
         return loss_vita.assign(costs, self.name)
 
-    def matched_masks(self, masks: Tensor, matches: Matches) -> Tensor:
-        items = torch.cat([torch.full_like(queries, item) for item, (queries, _) in enumerate(matches)])
-        return masks.transpose(1, 2)[items, torch.cat([queries for queries, _ in matches])]
+    def matched_masks(self, masks: Tensor, matched: Matched) -> Tensor:
+        return masks.transpose(1, 2)[matched.items, matched.queries]
 
 
 def grid_sample_attention(value, spatial_shapes, reference_points, offsets, logits) -> Tensor:

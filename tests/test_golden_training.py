@@ -87,7 +87,7 @@ def check_against(golden, model, out, facts):
 @pytest.mark.parametrize("case", ["main", "empty1"])
 def test_losses_matches_and_gradients(golden, case, monkeypatch):
     points = golden.tensors["train.fixed_points"]
-    monkeypatch.setattr(loss_vita, "sample_matching_points", lambda count, device: points[None])
+    monkeypatch.setattr(loss_vita, "sample_matching_points", lambda items, *_: points[None].expand(items, -1, -1))
     monkeypatch.setattr(
         loss_vita, "sample_uncertain_points", lambda logits, *_: points[None].expand(logits.shape[0], -1, -1)
     )
@@ -114,10 +114,15 @@ def test_random_draws_in_the_references_order(monkeypatch):
     facts = golden.json["train_main_random"]
     draws = iter(golden.tensors[f"train_main_random.draw_{i:03d}"] for i in range(len(facts["draws"])))
 
+    matching = (len(golden.tensors["train.fixed_points"]), 2)
+
     def rand(*shape, device=None):
-        values = next(draws)
-        assert tuple(values.shape) == tuple(shape)
-        return values
+        # The reference draws each item's matching points by themselves.
+        values = [next(draws)]
+        while values[0].shape == (1, *matching) and len(values) < shape[0]:
+            values.append(next(draws))
+        assert tuple(torch.cat(values).shape) == tuple(shape)
+        return torch.cat(values)
 
     monkeypatch.setattr(loss_vita.torch, "rand", rand)
     model, out = run(golden, "main")

@@ -11,7 +11,7 @@ from vita_hf.loss_vita import count_loss_normalizers, sample_uncertain_points
 def fixed_points(monkeypatch):
     """Every mask, in whatever batch or process, is looked at in the same points."""
     points = torch.rand(1, 64, 2, generator=torch.Generator().manual_seed(3))
-    monkeypatch.setattr(loss_vita, "sample_matching_points", lambda count, device: points)
+    monkeypatch.setattr(loss_vita, "sample_matching_points", lambda items, count, device: points.expand(items, -1, -1))
     monkeypatch.setattr(loss_vita, "sample_uncertain_points", lambda logits, *_: points.expand(logits.shape[0], -1, -1))
 
 
@@ -84,13 +84,12 @@ def test_matching_costs_by_definition():
         torch.meshgrid((torch.arange(width) + 0.5) / width, (torch.arange(height) + 0.5) / height, indexing="xy"), -1
     ).view(1, -1, 2)
     class_logits, mask_logits = torch.randn(2, 5, 8), torch.randn(2, frames, 5, height, width) * 3
-    targets = [
-        loss_vita.Target(labels, torch.rand(len(labels), frames, height, width) > 0.5, torch.arange(len(labels)))
-        for labels in (torch.tensor([2, 6]), torch.tensor([0, 3, 1]))
-    ]
+    masks, labels = torch.rand(5, frames, height, width) > 0.5, torch.tensor([2, 6, 0, 3, 1])
+    targets = loss_vita.Targets(labels, masks, torch.tensor([0, 1, 0, 1, 2]), [2, 3])
     costs = loss_vita.matching_costs(class_logits, mask_logits, targets, grid.expand(2, -1, -1), config)
-    for item, (target, cost) in enumerate(zip(targets, costs)):
-        assert cost.shape == (5, len(target.labels))
+    for item, cost in enumerate(costs):
+        target = targets[item : item + 1]
+        assert cost.shape == (5, (2, 3)[item])
         for q in range(5):
             for n in range(cost.shape[1]):
                 x = mask_logits[item, :, q].double().flatten()
@@ -149,12 +148,12 @@ def test_uncertain_points_are_the_least_certain_of_those_drawn(monkeypatch):
 
 def test_similarity_by_definition():
     frames, videos = torch.randn(1, 1, 2, 3, 4), torch.randn(1, 1, 3, 4)
-    ids = [torch.tensor([0, 1]), torch.tensor([1])]
-    frame_targets = [loss_vita.Target(i, torch.empty(0), i) for i in ids]
-    clip = loss_vita.Target(torch.tensor([0, 1]), torch.empty(0), torch.tensor([0, 1]))
+    ids, clip_ids = torch.tensor([0, 1, 1]), torch.tensor([0, 1])
+    frame_targets = loss_vita.Targets(ids, torch.empty(0), ids, [2, 1])
+    clip = loss_vita.Targets(clip_ids, torch.empty(0), clip_ids, [2])
     frame_matches = [[(torch.tensor([0, 2]), torch.tensor([1, 0])), (torch.tensor([1]), torch.tensor([0]))]]
     video_matches = [(torch.tensor([0, 1]), torch.tensor([0, 1]))]
-    loss = loss_vita.similarity_loss(frames, videos, frame_matches, video_matches, [clip], frame_targets)
+    loss = loss_vita.similarity_loss(frames, videos, frame_matches, video_matches, clip, frame_targets)
     rows = [
         (videos[0, 0, 0], 0),
         (videos[0, 0, 1], 1),

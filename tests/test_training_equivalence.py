@@ -60,12 +60,15 @@ class PointsOfSamples:
             )
         self.points = config.train_num_points
         self.matching, self.losses = itertools.cycle(matching), itertools.cycle(losses)
-        monkeypatch.setattr(loss_vita, "sample_matching_points", lambda *_: self.seeded(next(self.matching)))
+        monkeypatch.setattr(loss_vita, "sample_matching_points", self.for_matching)
         monkeypatch.setattr(loss_vita, "sample_uncertain_points", self.uncertain)
 
     def seeded(self, key: tuple[int, ...]) -> torch.Tensor:
         seed = sum(100**place * (number + 1) for place, number in enumerate(key))
         return torch.rand(1, self.points, 2, generator=torch.Generator().manual_seed(seed))
+
+    def for_matching(self, items: int, *_) -> torch.Tensor:
+        return torch.cat([self.seeded(next(self.matching)) for _ in range(items)])
 
     def uncertain(self, logits: torch.Tensor, *_) -> torch.Tensor:
         keys = next(self.losses)

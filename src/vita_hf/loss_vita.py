@@ -13,11 +13,11 @@ one process both are the same.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers.models.mask2former.modeling_mask2former import sample_point
 
@@ -29,9 +29,9 @@ Matches = list[tuple[Tensor, Tensor]]
 _CHUNK_ELEMENTS = 2**22
 
 
-def sample_matching_points(num_points: int, device: torch.device) -> Tensor:
-    """Points that the matcher compares masks at: `(1, num_points, 2)` in [0, 1], x first."""
-    return torch.rand(1, num_points, 2, device=device)
+def sample_matching_points(items: int, num_points: int, device: torch.device) -> Tensor:
+    """Points that the matcher compares each item's masks at: `(items, num_points, 2)` in [0, 1], x first."""
+    return torch.rand(items, num_points, 2, device=device)
 
 
 @torch.no_grad()
@@ -75,34 +75,62 @@ def mask_point_values(masks: Tensor, points: Tensor) -> Tensor:
 
 
 @dataclass
-class Target:
-    """Ground truth of one item: `labels` `(N,)` int64, `masks` `(N, T, H, W)` bool, `ids` `(N,)` naming the objects."""
+class Targets:
+    """Ground truth of some items (frames, or clips), all their instances in one list.
+
+    Attributes:
+        labels: `(N,)` int64.
+        masks: `(N, T, H, W)` bool.
+        ids: `(N,)` int64, the same for the same object of a clip in all of its frames.
+        counts: how many of the instances belong to each item.
+    """
 
     labels: Tensor
     masks: Tensor
     ids: Tensor
+    counts: list[int]
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __getitem__(self, items: slice) -> "Targets":
+        offsets = self.offsets()
+        here = slice(offsets[items.start], offsets[min(items.stop, len(self))])
+        return Targets(self.labels[here], self.masks[here], self.ids[here], self.counts[items])
+
+    def offsets(self) -> list[int]:
+        """Where each item's instances begin, and the end."""
+        return np.cumsum([0, *self.counts]).tolist()
 
 
-def prepare_targets(mask_labels: Sequence[Tensor], class_labels: Sequence[Tensor]) -> tuple[list[Target], list[Target]]:
+def prepare_targets(mask_labels: Sequence[Tensor], class_labels: Sequence[Tensor]) -> tuple[Targets, Targets]:
     """Clip targets, one a video, and frame targets, one a frame in the order (video, frame).
 
     A frame's targets are the instances whose mask is not empty there; instances with no mask at all are dropped.
     """
-    clips, frames = [], []
-    for masks, labels in zip(mask_labels, class_labels):
-        masks = masks != 0
-        present = masks.flatten(2).any(-1)  # (N, T)
-        seen = present.any(1)
-        masks, labels, present = masks[seen], labels[seen], present[seen]
-        ids = torch.arange(len(labels), device=labels.device)
-        clips.append(Target(labels, masks, ids))
-        for frame in range(masks.shape[1]):
-            here = present[:, frame]
-            frames.append(Target(labels[here], masks[here, frame, None], ids[here]))
-    return clips, frames
+    masks, labels = torch.cat([masks != 0 for masks in mask_labels]), torch.cat(list(class_labels))
+    length, device = masks.shape[1], masks.device
+    seen_in_frame = masks.flatten(2).any(-1).cpu().numpy()  # (all instances, T): the only wait for the device
+    seen = seen_in_frame.any(1)
+    ids = np.zeros(len(seen), dtype=np.int64)
+    in_clips, in_frames, first = [], [], 0
+    for count in map(len, class_labels):
+        instances = first + np.flatnonzero(seen[first : first + count])
+        ids[instances] = np.arange(len(instances))
+        in_clips.append(instances)
+        in_frames += [instances[seen_in_frame[instances, frame]] * length + frame for frame in range(length)]
+        first += count
+    ids = torch.from_numpy(ids).to(device)
+
+    def targets(masks: Tensor, items: list[np.ndarray], per_instance: int) -> Targets:
+        index = torch.from_numpy(np.concatenate(items)).to(device)
+        instances = index // per_instance
+        return Targets(labels[instances], masks[index], ids[instances], [len(item) for item in items])
+
+    return targets(masks, in_clips, 1), targets(masks.flatten(0, 1)[:, None], in_frames, length)
 
 
-def loss_normalizers(config: VitaConfig, clips: Sequence[Target], frames: Sequence[Target], layers: int) -> dict:
+def loss_normalizers(config: VitaConfig, clips: Targets, frames: Targets, layers: int) -> dict[str, Tensor]:
     """What each loss term is divided by, counted on these targets only (before `reduce_loss_normalizers`).
 
     Args:
@@ -114,9 +142,7 @@ def loss_normalizers(config: VitaConfig, clips: Sequence[Target], frames: Sequen
         `frame_classes` and `video_classes` (class weights summed over all queries), `similarity_pairs` (ordered pairs
         of matched queries of the same video and layer).
     """
-    device = clips[0].labels.device
-    frame_counts = [len(target.labels) for target in frames]
-    clip_counts = [len(target.labels) for target in clips]
+    frame_counts, clip_counts = frames.counts, clips.counts
 
     def class_weight(counts: list[int], queries: int, no_object_weight: float) -> float:
         matched = sum(min(count, queries) for count in counts)
@@ -134,7 +160,8 @@ def loss_normalizers(config: VitaConfig, clips: Sequence[Target], frames: Sequen
         "video_classes": class_weight(clip_counts, config.num_video_queries, config.video_no_object_weight) * layers,
         "similarity_pairs": pairs * layers,
     }
-    return {name: torch.tensor(float(number), device=device) for name, number in numbers.items()}
+    values = torch.tensor(list(numbers.values()), dtype=torch.float32, device=clips.labels.device)
+    return dict(zip(numbers, values))
 
 
 def reduce_loss_normalizers(normalizers: dict[str, Tensor], micro_batches: int = 1) -> dict[str, Tensor]:
@@ -169,29 +196,34 @@ def count_loss_normalizers(
 
 
 def matching_costs(
-    class_logits: Tensor, mask_logits: Tensor, targets: Sequence[Target], points: Tensor, config: VitaConfig
+    class_logits: Tensor, mask_logits: Tensor, targets: Targets, points: Tensor, config: VitaConfig
 ) -> list[Tensor]:
-    """Cost `(Q, N)` of giving each target to each query, for every item, in float32.
+    """Cost `(Q, N)` of giving each target to each query, for every item, in float32, on the CPU.
 
     Args:
         class_logits: `(I, Q, K+1)`.
         mask_logits: `(I, T, Q, H, W)`.
-        targets: of each item, its masks `(N, T, H', W')` of any resolution.
+        targets: of the items, with masks of any resolution.
         points: `(I, P, 2)`, where an item's masks are compared, the same in each of its frames.
     """
     items, frames, queries = mask_logits.shape[:3]
-    counts = [len(target.labels) for target in targets]
+    counts = targets.counts
+    most, place = max(counts), _places(counts, points.device)
+
+    def padded(values: Tensor) -> Tensor:  # those of each instance, zeros where an item has fewer than others
+        rows = values.new_zeros(items, most, *values.shape[1:])
+        rows[place] = values
+        return rows
 
     def per_frame(repeats: int | Tensor) -> Tensor:  # the points of each map, in the order (item, …, frame)
         return points.repeat_interleave(repeats, 0)
 
     logits = sample_point(mask_logits.flatten(0, 1), per_frame(frames).to(mask_logits.dtype), align_corners=False)
     logits = logits.unflatten(0, (items, frames)).transpose(1, 2).flatten(2)  # (I, Q, T·P)
-    masks = torch.cat([target.masks for target in targets]).flatten(0, 1)
     repeats = torch.tensor(counts, device=points.device) * frames
-    inside = mask_point_values(masks, per_frame(repeats)).view(sum(counts), logits.shape[2])
-    inside = pad_sequence(inside.split(counts), batch_first=True).transpose(1, 2)  # (I, T·P, most N)
-    labels = pad_sequence([target.labels for target in targets], batch_first=True)[:, None].expand(-1, queries, -1)
+    inside = mask_point_values(targets.masks.flatten(0, 1), per_frame(repeats)).view(sum(counts), logits.shape[2])
+    inside = padded(inside).transpose(1, 2)  # (I, T·P, most N)
+    labels = padded(targets.labels)[:, None].expand(-1, queries, -1)
 
     # Binary cross-entropy is softplus(x) − x·target, summed here over points by a product.
     mask_cost = (F.softplus(logits).sum(2, keepdim=True) - logits @ inside) / logits.shape[2]
@@ -200,23 +232,60 @@ def matching_costs(
     dice_cost = 1 - (overlap + 1) / (probabilities.sum(2, keepdim=True) + inside.sum(1, keepdim=True) + 1)
     class_cost = -class_logits.float().softmax(-1).gather(2, labels)
     costs = config.mask_weight * mask_cost + config.class_weight * class_cost + config.dice_weight * dice_cost
-    return [cost[:, :count] for cost, count in zip(costs, counts)]
+    return [cost[:, :count] for cost, count in zip(costs.cpu(), counts)]
+
+
+def _places(counts: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """For lists of these lengths, one after another: each element's list, and its position in it."""
+    lists = np.repeat(np.arange(len(counts)), counts)
+    positions = np.arange(len(lists)) - np.repeat(np.cumsum(counts) - counts, counts)
+    lists, positions = torch.from_numpy(np.stack((lists, positions))).to(device)
+    return lists, positions
 
 
 def assign(costs: list[Tensor], what: str) -> Matches:
-    """Hungarian matching of each `(Q, N)` cost matrix: (query indices, target indices), queries ascending."""
-    flat = torch.cat([cost.flatten() for cost in costs]).cpu()
+    """Hungarian matching of each `(Q, N)` cost matrix: (query indices, target indices), queries ascending; all on the
+    CPU.
+    """
     matches = []
-    for item, (cost, values) in enumerate(zip(costs, flat.split([cost.numel() for cost in costs]))):
-        if not values.isfinite().all():
+    for item, cost in enumerate(cost.numpy() for cost in costs):
+        if not np.isfinite(cost).all():
             raise ValueError(
                 f"{what}, item {item}: the matching cost of {cost.shape[0]} queries and {cost.shape[1]} instances is "
                 "not finite. The network's outputs hold NaN or infinity: lower the learning rate, clip gradients, or "
                 "check the inputs and the weights."
             )
-        rows, columns = linear_sum_assignment(values.view(cost.shape).numpy())
-        matches.append((torch.as_tensor(rows, device=cost.device), torch.as_tensor(columns, device=cost.device)))
+        rows, columns = linear_sum_assignment(cost)
+        matches.append((torch.from_numpy(rows), torch.from_numpy(columns)))
     return matches
+
+
+@dataclass
+class Matched:
+    """Matches of all items in one list of `R`, on the device.
+
+    Attributes:
+        items, queries: `(R,)`, the matched queries.
+        instances: `(R,)`, indices into the targets' list.
+        places: `(R,)`, each match's position among those of its item.
+        most: the largest number of matches of an item.
+    """
+
+    items: Tensor
+    queries: Tensor
+    instances: Tensor
+    places: Tensor
+    most: int
+
+    @classmethod
+    def of(cls, matches: Matches, targets: Targets) -> "Matched":
+        """Item `i` has the targets of item `i % len(targets)`."""
+        counts = [len(queries) for queries, _ in matches]
+        device, offsets = targets.labels.device, targets.offsets()
+        instances = torch.cat([found + offsets[item % len(targets)] for item, (_, found) in enumerate(matches)])
+        queries, instances = torch.stack((torch.cat([found for found, _ in matches]), instances)).to(device)
+        items, places = _places(counts, device)
+        return cls(items, queries, instances, places, max(counts))
 
 
 class SetCriterion:
@@ -224,7 +293,7 @@ class SetCriterion:
 
     Args:
         features: `(G, T, Cm, H/4, W/4)` mask features; item `i` uses `features[i % G]`.
-        targets: one for each of the `I` items.
+        targets: of `G` items; item `i` has those of `i % G`.
         no_object_weight: weight of the last class.
         class_divisor, mask_divisor: scalars.
         name: for messages.
@@ -234,7 +303,7 @@ class SetCriterion:
         self,
         config: VitaConfig,
         features: Tensor,
-        targets: Sequence[Target],
+        targets: Targets,
         no_object_weight: float,
         class_divisor: Tensor,
         mask_divisor: Tensor,
@@ -242,10 +311,7 @@ class SetCriterion:
     ):
         self.config = config
         self.size = features.shape[-2:]
-        maps = features.flatten(3)
-        self.maps = maps.detach()
-        # Frames, taken apart once: each slice taken later would have a gradient of the whole batch's size.
-        self.features = maps.flatten(0, 1).unbind()
+        self.features = features.flatten(3)
         self.targets = targets
         self.no_object_weight = no_object_weight
         self.class_divisor = class_divisor
@@ -260,57 +326,54 @@ class SetCriterion:
     def match(self, class_logits: Tensor, mask_embeddings: Tensor) -> Matches:
         """`(I, Q, K+1)` and `(I, Q, Cm)` → matches of every item."""
         items, queries = class_logits.shape[:2]
-        device, maps = class_logits.device, self.maps
-        points = torch.cat([sample_matching_points(self.config.train_num_points, device) for _ in range(items)])
+        device, maps = class_logits.device, self.features
+        points = sample_matching_points(items, self.config.train_num_points, device)
         costs = []
         # As many items at once as memory allows, all with features that lie next to one another.
         per_item = queries * maps.shape[1] * max(maps.shape[-1], points.shape[1])
         size = max(1, _CHUNK_ELEMENTS // per_item)
         for start in range(0, items, len(maps)):
             for first in range(0, len(maps), size):
-                features = maps[first : first + size]
+                features, targets = maps[first : first + size], self.targets[first : first + size]
                 here = slice(start + first, start + first + len(features))
                 masks = self.predict_masks(mask_embeddings[here, None], features)
                 with torch.autocast(device.type, enabled=False):
-                    costs += matching_costs(class_logits[here], masks, self.targets[here], points[here], self.config)
+                    costs += matching_costs(class_logits[here], masks, targets, points[here], self.config)
         return assign(costs, self.name)
 
     def losses(self, class_logits: Tensor, mask_embeddings: Tensor, matches: Matches) -> dict[str, Tensor]:
         """Weighted `ce`, `mask` and `dice` terms."""
-        point_loss, dice_loss = self.mask_losses(mask_embeddings, matches)
+        matched = Matched.of(matches, self.targets)
+        point_loss, dice_loss = self.mask_losses(mask_embeddings, matched)
         return {
-            "ce": self.config.class_weight * self.class_loss(class_logits, matches) / self.class_divisor,
+            "ce": self.config.class_weight * self.class_loss(class_logits, matched) / self.class_divisor,
             "mask": self.config.mask_weight * point_loss / self.mask_divisor,
             "dice": self.config.dice_weight * dice_loss / self.mask_divisor,
         }
 
-    def class_loss(self, class_logits: Tensor, matches: Matches) -> Tensor:
+    def class_loss(self, class_logits: Tensor, matched: Matched) -> Tensor:
         no_object = class_logits.shape[-1] - 1
         wanted = torch.full(class_logits.shape[:2], no_object, dtype=torch.int64, device=class_logits.device)
-        for item, (queries, instances) in enumerate(matches):
-            wanted[item, queries] = self.targets[item].labels[instances]
+        wanted[matched.items, matched.queries] = self.targets.labels[matched.instances]
         weights = class_logits.new_ones(no_object + 1, dtype=torch.float32)
         weights[no_object] = self.no_object_weight
         return F.cross_entropy(class_logits.float().flatten(0, 1), wanted.flatten(), weights, reduction="sum")
 
-    def matched_masks(self, mask_embeddings: Tensor, matches: Matches) -> Tensor:
+    def matched_masks(self, mask_embeddings: Tensor, matched: Matched) -> Tensor:
         """Mask logits `(R, T, H/4, W/4)` of the matched queries, item after item."""
-        counts = [len(queries) for queries, _ in matches]
-        items = torch.arange(len(matches), device=mask_embeddings.device)
-        items = items.repeat_interleave(torch.tensor(counts, device=items.device))
-        embeddings = mask_embeddings[items, torch.cat([queries for queries, _ in matches])].split(counts)
-        masks = []
-        for item, matched in enumerate(embeddings):
-            first = item % len(self.maps) * self.maps.shape[1]
-            features = self.features[first : first + self.maps.shape[1]]
-            masks.append(torch.stack([self.predict_masks(matched, frame) for frame in features], 1))
-        return torch.cat(masks)
+        items, groups = len(mask_embeddings), len(self.features)
+        # One product for all: as many rows for each item as the one with most matches has.
+        rows = mask_embeddings.new_zeros(items, matched.most, mask_embeddings.shape[-1])
+        rows = rows.index_put((matched.items, matched.places), mask_embeddings[matched.items, matched.queries])
+        rows = rows.unflatten(0, (-1, groups)).transpose(0, 1)  # (G, I/G, most, Cm)
+        masks = self.predict_masks(rows.flatten(1, 2)[:, None], self.features)  # (G, T, I/G · most, H/4, W/4)
+        return masks[matched.items % groups, :, matched.items // groups * matched.most + matched.places]
 
-    def mask_losses(self, mask_embeddings: Tensor, matches: Matches) -> tuple[Tensor, Tensor]:
+    def mask_losses(self, mask_embeddings: Tensor, matched: Matched) -> tuple[Tensor, Tensor]:
         """Sums over the matched masks of cross-entropy and dice; a mask's points in all its frames count as one."""
         with torch.no_grad():
             points = sample_uncertain_points(
-                self.matched_masks(mask_embeddings, matches).flatten(0, 1)[:, None],
+                self.matched_masks(mask_embeddings, matched).flatten(0, 1)[:, None],
                 self.config.train_num_points,
                 self.config.oversample_ratio,
                 self.config.importance_sample_ratio,
@@ -318,15 +381,14 @@ class SetCriterion:
         # Of all predictions together, masks and their samples are more than the layers that they come from keep for
         # the backward pass; a few masks are soon predicted again.
         return checkpoint(
-            self.point_losses, mask_embeddings, matches, points, use_reentrant=False, preserve_rng_state=False
+            self.point_losses, mask_embeddings, matched, points, use_reentrant=False, preserve_rng_state=False
         )
 
-    def point_losses(self, mask_embeddings: Tensor, matches: Matches, points: Tensor) -> tuple[Tensor, Tensor]:
+    def point_losses(self, mask_embeddings: Tensor, matched: Matched, points: Tensor) -> tuple[Tensor, Tensor]:
         """The same at the given points `(R·T, P, 2)`."""
-        masks = self.matched_masks(mask_embeddings, matches)  # (R, T, H/4, W/4)
+        masks = self.matched_masks(mask_embeddings, matched)  # (R, T, H/4, W/4)
         with torch.no_grad():
-            wanted = [target.masks[instances] for target, (_, instances) in zip(self.targets, matches)]
-            inside = mask_point_values(torch.cat(wanted).flatten(0, 1), points)
+            inside = mask_point_values(self.targets.masks[matched.instances].flatten(0, 1), points)
             inside = inside.view(len(masks), masks.shape[1] * points.shape[1])
         logits = point_logits(masks.flatten(0, 1)[:, None], points).view(inside.shape)
         point_loss = F.binary_cross_entropy_with_logits(logits, inside, reduction="none").mean(1).sum()
@@ -370,8 +432,8 @@ def similarity_loss(
     video_embeddings: Tensor,
     frame_matches: Sequence[Matches],
     video_matches: Matches,
-    clips: Sequence[Target],
-    frames: Sequence[Target],
+    clips: Targets,
+    frames: Targets,
 ) -> Tensor:
     """Sum over pairs of matched queries of the same video and layer: are they the same object?
 
@@ -380,21 +442,30 @@ def similarity_loss(
         frame_matches: of the last `L` detector predictions, each with `B·T` items.
         video_matches: of the last video prediction, `L·B` items.
     """
-    layers, batch, length = frame_embeddings.shape[:3]
-    total = frame_embeddings.sum() * 0 + video_embeddings.sum() * 0
-    for layer in range(layers):
-        for video in range(batch):
-            queries, instances = video_matches[layer * batch + video]
-            embeddings = [video_embeddings[layer, video, queries]]
-            ids = [clips[video].ids[instances]]
-            for frame in range(length):
-                queries, instances = frame_matches[layer][video * length + frame]
-                embeddings.append(frame_embeddings[layer, video, frame, queries])
-                ids.append(frames[video * length + frame].ids[instances])
-            embedded, objects = torch.cat(embeddings).float(), torch.cat(ids)
-            same = (objects[:, None] == objects).float()
-            total = total + F.binary_cross_entropy_with_logits(embedded @ embedded.T, same, reduction="sum")
-    return total
+    layers, batch, length, frame_queries = frame_embeddings.shape[:4]
+    embeddings = torch.cat((video_embeddings.flatten(0, 2), frame_embeddings.flatten(0, 3)))
+    ids = torch.cat((clips.ids, frames.ids))
+    of_clips, of_frames = clips.offsets(), frames.offsets()
+    rows, instances, counts = [], [], []  # of `embeddings` and `ids`; of matches of each video and layer
+    for group in range(layers * batch):
+        layer, video = divmod(group, batch)
+        found = [(video_matches[group], group * video_embeddings.shape[2], of_clips[video])]
+        for frame in range(video * length, (video + 1) * length):
+            row = layers * batch * video_embeddings.shape[2] + (layer * batch * length + frame) * frame_queries
+            found.append((frame_matches[layer][frame], row, of_clips[-1] + of_frames[frame]))
+        rows += [first + queries for (queries, _), first, _ in found]
+        instances += [first + matched for (_, matched), _, first in found]
+        counts.append(sum(len(queries) for (queries, _), _, _ in found))
+    device, most = embeddings.device, max(counts)
+    rows, instances = torch.stack((torch.cat(rows), torch.cat(instances))).to(device)
+    place = _places(counts, device)
+    embedded = embeddings.new_zeros(len(counts), most, embeddings.shape[-1]).index_put(place, embeddings[rows]).float()
+    objects = ids.new_full((len(counts), most), -1).index_put(place, ids[instances])
+    same = (objects[:, :, None] == objects[:, None]).float()
+    real = (objects >= 0).float()
+    return F.binary_cross_entropy_with_logits(
+        embedded @ embedded.mT, same, real[:, :, None] * real[:, None], reduction="sum"
+    )
 
 
 class VitaLoss:
@@ -433,9 +504,10 @@ class VitaLoss:
                     f"mask_labels[{video}]: expected (N, T, H, W) = ({len(labels)}, {frames}, {height}, {width}) for "
                     f"class_labels[{video}] of shape {tuple(labels.shape)}, got {tuple(masks.shape)}"
                 )
-            if labels.is_floating_point() or (
-                len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < config.num_labels)
-            ):
+        counts = [len(labels) for labels in class_labels]
+        in_range = (0 <= (every := torch.cat(list(class_labels)))) & (every < config.num_labels)
+        for video, (labels, good) in enumerate(zip(class_labels, in_range.cpu().split(counts))):
+            if labels.is_floating_point() or not good.all():
                 raise ValueError(
                     f"class_labels[{video}]: expected integers in [0, {config.num_labels}), got {labels.tolist()}"
                 )
@@ -486,7 +558,7 @@ class VitaLoss:
         video_criterion = SetCriterion(
             config,
             video_mask_features,
-            self.clips * layers,
+            self.clips,
             config.video_no_object_weight,
             normalizers["video_classes"],
             normalizers["video_masks"],
