@@ -89,7 +89,7 @@ def test_tiny_recipe_is_complete():
     recipe = load_recipe("tiny-synthetic")
     assert config_from_recipe(recipe).num_labels == 6
     assert TrainingSettings.from_dict(recipe["training"]).init == "scratch"
-    assert ClipSettings.from_dict(recipe["clips"]).num_frames == 4
+    assert ClipSettings.from_dict(recipe["clips"]).num_frames == 8
 
 
 def test_overrides():

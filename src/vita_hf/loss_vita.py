@@ -23,7 +23,7 @@ from transformers.models.mask2former.modeling_mask2former import sample_point
 
 from .configuration_vita import VitaConfig
 
-Matches = list[tuple[Tensor, Tensor]]
+Matches = list[tuple[np.ndarray, np.ndarray]]
 
 # Numbers in one intermediate result, where items that could be taken together are many. Does not change results.
 _CHUNK_ELEMENTS = 2**22
@@ -103,52 +103,67 @@ class Targets:
         return np.cumsum([0, *self.counts]).tolist()
 
 
+def find_instances(masks: Tensor, counts: Sequence[int]) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    """Which instances are where: those with a mask that is not empty.
+
+    Args:
+        masks: `(N, T, H, W)` bool, those of all videos one after another.
+        counts: how many belong to each video.
+
+    Returns:
+        Each instance's number among those of its video that are in any frame `(N,)`; the instances of each clip; and
+        those of each frame, in the order (video, frame), as indices into `(N · T,)`.
+    """
+    length = masks.shape[1]
+    seen = masks.flatten(2).any(-1).cpu().numpy()  # (N, T): the only wait for the device
+    ids, in_clips, in_frames, first = np.zeros(len(seen), dtype=np.int64), [], [], 0
+    for count in counts:
+        instances = first + np.flatnonzero(seen[first : first + count].any(1))
+        ids[instances] = np.arange(len(instances))
+        in_clips.append(instances)
+        in_frames += [instances[seen[instances, frame]] * length + frame for frame in range(length)]
+        first += count
+    return ids, in_clips, in_frames
+
+
 def prepare_targets(mask_labels: Sequence[Tensor], class_labels: Sequence[Tensor]) -> tuple[Targets, Targets]:
     """Clip targets, one a video, and frame targets, one a frame in the order (video, frame).
 
     A frame's targets are the instances whose mask is not empty there; instances with no mask at all are dropped.
     """
-    masks, labels = torch.cat([masks != 0 for masks in mask_labels]), torch.cat(list(class_labels))
-    length, device = masks.shape[1], masks.device
-    seen_in_frame = masks.flatten(2).any(-1).cpu().numpy()  # (all instances, T): the only wait for the device
-    seen = seen_in_frame.any(1)
-    ids = np.zeros(len(seen), dtype=np.int64)
-    in_clips, in_frames, first = [], [], 0
-    for count in map(len, class_labels):
-        instances = first + np.flatnonzero(seen[first : first + count])
-        ids[instances] = np.arange(len(instances))
-        in_clips.append(instances)
-        in_frames += [instances[seen_in_frame[instances, frame]] * length + frame for frame in range(length)]
-        first += count
-    ids = torch.from_numpy(ids).to(device)
+    masks, labels = torch.cat(list(mask_labels)) != 0, torch.cat(list(class_labels))
+    ids, in_clips, in_frames = find_instances(masks, [len(labels) for labels in class_labels])
+    ids = torch.from_numpy(ids).to(masks.device)
 
     def targets(masks: Tensor, items: list[np.ndarray], per_instance: int) -> Targets:
-        index = torch.from_numpy(np.concatenate(items)).to(device)
+        index = torch.from_numpy(np.concatenate(items)).to(masks.device)
         instances = index // per_instance
         return Targets(labels[instances], masks[index], ids[instances], [len(item) for item in items])
 
-    return targets(masks, in_clips, 1), targets(masks.flatten(0, 1)[:, None], in_frames, length)
+    return targets(masks, in_clips, 1), targets(masks.flatten(0, 1)[:, None], in_frames, masks.shape[1])
 
 
-def loss_normalizers(config: VitaConfig, clips: Targets, frames: Targets, layers: int) -> dict[str, Tensor]:
+def loss_normalizers(
+    config: VitaConfig, clip_counts: Sequence[int], frame_counts: Sequence[int], layers: int, device: torch.device
+) -> dict[str, Tensor]:
     """What each loss term is divided by, counted on these targets only (before `reduce_loss_normalizers`).
 
     Args:
-        clips, frames: from `prepare_targets`.
+        clip_counts, frame_counts: instances of each clip and of each frame, see `prepare_targets`.
         layers: how many frame-decoder layers the video part sees (`num_last_layers` in training).
+        device: for the result.
 
     Returns:
         Scalar float32 tensors: `frame_masks` and `video_masks` (target masks; the clips' counted once a layer),
         `frame_classes` and `video_classes` (class weights summed over all queries), `similarity_pairs` (ordered pairs
         of matched queries of the same video and layer).
     """
-    frame_counts, clip_counts = frames.counts, clips.counts
 
-    def class_weight(counts: list[int], queries: int, no_object_weight: float) -> float:
+    def class_weight(counts: Sequence[int], queries: int, no_object_weight: float) -> float:
         matched = sum(min(count, queries) for count in counts)
         return matched + no_object_weight * (queries * len(counts) - matched)
 
-    per_clip = len(frames) // len(clips)
+    per_clip = len(frame_counts) // len(clip_counts)
     pairs = 0
     for clip, count in enumerate(clip_counts):
         in_frames = sum(min(n, config.num_queries) for n in frame_counts[clip * per_clip : (clip + 1) * per_clip])
@@ -160,8 +175,7 @@ def loss_normalizers(config: VitaConfig, clips: Targets, frames: Targets, layers
         "video_classes": class_weight(clip_counts, config.num_video_queries, config.video_no_object_weight) * layers,
         "similarity_pairs": pairs * layers,
     }
-    values = torch.tensor(list(numbers.values()), dtype=torch.float32, device=clips.labels.device)
-    return dict(zip(numbers, values))
+    return dict(zip(numbers, torch.tensor(list(numbers.values()), dtype=torch.float32, device=device)))
 
 
 def reduce_loss_normalizers(normalizers: dict[str, Tensor], micro_batches: int = 1) -> dict[str, Tensor]:
@@ -191,14 +205,16 @@ def count_loss_normalizers(
     config: VitaConfig, mask_labels: Sequence[Tensor], class_labels: Sequence[Tensor]
 ) -> dict[str, Tensor]:
     """`loss_normalizers` of one training micro-batch, from the labels as `forward` takes them."""
-    clips, frames = prepare_targets(mask_labels, class_labels)
-    return loss_normalizers(config, clips, frames, config.num_last_layers)
+    masks = torch.cat(list(mask_labels)) != 0
+    _, in_clips, in_frames = find_instances(masks, [len(labels) for labels in class_labels])
+    counts = [len(instances) for instances in in_clips], [len(instances) for instances in in_frames]
+    return loss_normalizers(config, *counts, config.num_last_layers, masks.device)
 
 
 def matching_costs(
     class_logits: Tensor, mask_logits: Tensor, targets: Targets, points: Tensor, config: VitaConfig
-) -> list[Tensor]:
-    """Cost `(Q, N)` of giving each target to each query, for every item, in float32, on the CPU.
+) -> list[np.ndarray]:
+    """Cost `(Q, N)` of giving each target to each query, for every item, in float32.
 
     Args:
         class_logits: `(I, Q, K+1)`.
@@ -232,7 +248,7 @@ def matching_costs(
     dice_cost = 1 - (overlap + 1) / (probabilities.sum(2, keepdim=True) + inside.sum(1, keepdim=True) + 1)
     class_cost = -class_logits.float().softmax(-1).gather(2, labels)
     costs = config.mask_weight * mask_cost + config.class_weight * class_cost + config.dice_weight * dice_cost
-    return [cost[:, :count] for cost, count in zip(costs.cpu(), counts)]
+    return [cost[:, :count] for cost, count in zip(costs.cpu().numpy(), counts)]
 
 
 def _places(counts: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -243,20 +259,17 @@ def _places(counts: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor
     return lists, positions
 
 
-def assign(costs: list[Tensor], what: str) -> Matches:
-    """Hungarian matching of each `(Q, N)` cost matrix: (query indices, target indices), queries ascending; all on the
-    CPU.
-    """
+def assign(costs: list[np.ndarray], what: str) -> Matches:
+    """Hungarian matching of each `(Q, N)` cost matrix: (query indices, target indices), queries ascending."""
     matches = []
-    for item, cost in enumerate(cost.numpy() for cost in costs):
+    for item, cost in enumerate(costs):
         if not np.isfinite(cost).all():
             raise ValueError(
                 f"{what}, item {item}: the matching cost of {cost.shape[0]} queries and {cost.shape[1]} instances is "
                 "not finite. The network's outputs hold NaN or infinity: lower the learning rate, clip gradients, or "
                 "check the inputs and the weights."
             )
-        rows, columns = linear_sum_assignment(cost)
-        matches.append((torch.from_numpy(rows), torch.from_numpy(columns)))
+        matches.append(linear_sum_assignment(cost))
     return matches
 
 
@@ -282,8 +295,9 @@ class Matched:
         """Item `i` has the targets of item `i % len(targets)`."""
         counts = [len(queries) for queries, _ in matches]
         device, offsets = targets.labels.device, targets.offsets()
-        instances = torch.cat([found + offsets[item % len(targets)] for item, (_, found) in enumerate(matches)])
-        queries, instances = torch.stack((torch.cat([found for found, _ in matches]), instances)).to(device)
+        instances = np.concatenate([found + offsets[item % len(targets)] for item, (_, found) in enumerate(matches)])
+        queries = np.concatenate([found for found, _ in matches])
+        queries, instances = torch.from_numpy(np.stack((queries, instances))).to(device)
         items, places = _places(counts, device)
         return cls(items, queries, instances, places, max(counts))
 
@@ -457,7 +471,7 @@ def similarity_loss(
         instances += [first + matched for (_, matched), _, first in found]
         counts.append(sum(len(queries) for (queries, _), _, _ in found))
     device, most = embeddings.device, max(counts)
-    rows, instances = torch.stack((torch.cat(rows), torch.cat(instances))).to(device)
+    rows, instances = torch.from_numpy(np.stack((np.concatenate(rows), np.concatenate(instances)))).to(device)
     place = _places(counts, device)
     embedded = embeddings.new_zeros(len(counts), most, embeddings.shape[-1]).index_put(place, embeddings[rows]).float()
     objects = ids.new_full((len(counts), most), -1).index_put(place, ids[instances])
@@ -545,7 +559,9 @@ class VitaLoss:
         config = self.config
         layers = video_class_logits[0].shape[0]
         if normalizers is None:
-            normalizers = reduce_loss_normalizers(loss_normalizers(config, self.clips, self.frames, layers))
+            counts = self.clips.counts, self.frames.counts
+            counted = loss_normalizers(config, *counts, layers, self.clips.labels.device)
+            normalizers = reduce_loss_normalizers(counted)
         frame_criterion = SetCriterion(
             config,
             frame_mask_features[:, None],

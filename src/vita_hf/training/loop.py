@@ -198,9 +198,13 @@ class Trainer:
         accelerator, settings, micro_batches = self.accelerator, self.settings, len(batches)
         device = accelerator.device
         rate = set_learning_rate(self.optimizer, settings, self.step)
+        labels = [
+            {name: batch[name].to(device, non_blocking=True).split(batch["instances"]) for name in LABELS}
+            for batch in batches
+        ]
         # Counted over all micro-batches and processes, so that accumulated steps equal whole ones.
-        counts = [count_loss_normalizers(self.config, *(batch[name] for name in LABELS)) for batch in batches]
-        summed = {name: sum(count[name] for count in counts).to(device) for name in counts[0]}
+        counts = [count_loss_normalizers(self.config, **of_batch) for of_batch in labels]
+        summed = {name: sum(count[name] for count in counts) for name in counts[0]}
         normalizers = reduce_loss_normalizers(summed, micro_batches)
         seed = np.random.SeedSequence([settings.seed, self.step, accelerator.process_index]).generate_state(1)[0]
         torch.manual_seed(int(seed))  # the losses' points, drop path
@@ -210,8 +214,7 @@ class Trainer:
             waits = index < micro_batches - 1  # for the last micro-batch, to exchange gradients once
             with accelerator.no_sync(self.model) if waits else contextlib.nullcontext():
                 pixels = batch["pixel_values_videos"].to(device, non_blocking=True)
-                labels = {name: [item.to(device, non_blocking=True) for item in batch[name]] for name in LABELS}
-                outputs = self.model(pixel_values_videos=pixels, **labels, loss_normalizers=normalizers)
+                outputs = self.model(pixel_values_videos=pixels, **labels[index], loss_normalizers=normalizers)
                 accelerator.backward(outputs.loss / micro_batches)
             for name, term in {"loss": outputs.loss, **outputs.loss_dict}.items():
                 totals[name] = totals.get(name, 0) + term.detach().float() / micro_batches
@@ -319,7 +322,12 @@ class _Attempts(Dataset):
 
 def _collate_or_fail(clips: list[dict | Exception], **options) -> dict | Exception:
     failed = [clip for clip in clips if isinstance(clip, Exception)]
-    return failed[0] if failed else collate_clips(clips, **options)
+    if failed:
+        return failed[0]
+    batch = collate_clips(clips, **options)
+    # Each tensor that a worker hands over, and pins, costs time: one for all clips.
+    instances = [len(labels) for labels in batch["class_labels"]]
+    return batch | {name: torch.cat(batch[name]) for name in LABELS} | {"instances": instances}
 
 
 def _checked(batch: dict | Exception) -> dict:
