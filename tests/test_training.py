@@ -232,6 +232,29 @@ def test_fsdp_on_the_cpu_is_refused(data, tmp_path, monkeypatch):
         main(arguments(data, tmp_path, "training.steps=1"))
 
 
+def test_sharded_by_accelerate_and_resumed_equals_uninterrupted(data, tmp_path):
+    """Two processes, FSDP as Accelerate prepares, saves and loads it; the model is whole in the end."""
+
+    def train(output, steps):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        command += [str(SCRIPT.parents[1] / "tests" / "train_sharded.py")]
+        command += arguments(data, output, f"training.steps={steps}", "training.learning_rate_steps=[]")
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_FSDP": "false"}
+        finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert finished.returncode == 0, finished.stderr[-3000:]
+        assert "sharded: " in finished.stdout and "in 2 processes" in finished.stdout
+
+    train(tmp_path / "once", 3)
+    train(tmp_path / "twice", 2)
+    train(tmp_path / "twice", 3)
+    assert (tmp_path / "once" / "checkpoints" / "step-000000003" / "pytorch_model_fsdp.bin").is_file()
+    assert curve(tmp_path / "twice") == curve(tmp_path / "once")
+    once, twice = (load_file(tmp_path / name / "model.safetensors") for name in ("once", "twice"))
+    assert once.keys() == AutoModelForUniversalSegmentation.from_pretrained(tmp_path / "once").state_dict().keys()
+    for name, tensor in once.items():
+        assert torch.equal(tensor, twice[name]), name
+
+
 def test_a_frozen_detector_stays_as_it_was(data, tmp_path):
     """Weights and batch-norm statistics, also after an evaluation."""
     main(arguments(data, tmp_path / "first", "training.steps=1", "training.save_dtype=float32"))

@@ -187,12 +187,25 @@ def test_pixel_decoder_stays_in_float32_under_autocast():
 
 def test_sharding(monkeypatch):
     monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
-    sharded = SimpleNamespace(distributed_type=DistributedType.FSDP, mixed_precision="bf16")
-    check_sharding(sharded, evaluates=False)
+
+    def sharded(mixed_precision="bf16", version=2, efficient=False):
+        plugin = SimpleNamespace(cpu_ram_efficient_loading=efficient)
+        return SimpleNamespace(
+            distributed_type=DistributedType.FSDP,
+            mixed_precision=mixed_precision,
+            is_fsdp2=version == 2,
+            state=SimpleNamespace(fsdp_plugin=plugin),
+        )
+
+    check_sharding(sharded(), evaluates=False)
     with pytest.raises(ValueError, match="while parameters are sharded"):
-        check_sharding(sharded, evaluates=True)
+        check_sharding(sharded(), evaluates=True)
     with pytest.raises(ValueError, match="expected bf16 or no with FSDP, got fp16"):
-        check_sharding(SimpleNamespace(distributed_type=DistributedType.FSDP, mixed_precision="fp16"), evaluates=False)
+        check_sharding(sharded("fp16"), evaluates=False)
+    with pytest.raises(ValueError, match="fsdp_version: expected 2, got 1"):
+        check_sharding(sharded(version=1), evaluates=False)
+    with pytest.raises(ValueError, match="fsdp_cpu_ram_efficient_loading: expected false"):
+        check_sharding(sharded(efficient=True), evaluates=False)
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ValueError, match="which Accelerate ignores on the CPU"):
         check_sharding(SimpleNamespace(distributed_type=DistributedType.NO, mixed_precision="no"), evaluates=False)

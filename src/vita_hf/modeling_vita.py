@@ -189,6 +189,10 @@ class VitaPreTrainedModel(Mask2FormerPreTrainedModel):
         (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_parameters()
         return loaded
 
+    def get_input_embeddings(self) -> None:
+        """None: frames are no tokens that an embedding looks up. Accelerate's FSDP asks."""
+        return None
+
     def post_init(self):
         super().post_init()
         self.freeze_parameters()

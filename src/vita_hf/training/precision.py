@@ -36,15 +36,20 @@ def check_sharding(accelerator: Accelerator, evaluates: bool) -> None:
         evaluates: whether scores are asked for during the training.
 
     Raises:
-        ValueError: an FSDP config that Accelerate ignores (on the CPU, or with one process), FSDP with fp16, or with
-            evaluation, which runs parts of the model on their own.
+        ValueError: an FSDP config that Accelerate ignores (on the CPU); FSDP of version 1, with fp16, with loading in
+            one process, which fails on the buffers of batch norms, or with evaluation, which runs parts of the model on
+            their own.
     """
     sharded = accelerator.distributed_type == DistributedType.FSDP
     if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and not sharded:
         raise ValueError(
-            "the Accelerate config asks for FSDP, which Accelerate ignores on the CPU and with a single process: "
-            "expected several GPUs, or a config without FSDP"
+            "the Accelerate config asks for FSDP, which Accelerate ignores on the CPU and where nothing was launched: "
+            "expected GPUs and `accelerate launch`, or a config without FSDP"
         )
+    if sharded and not accelerator.is_fsdp2:
+        raise ValueError("fsdp_config.fsdp_version: expected 2, got 1")
+    if sharded and accelerator.state.fsdp_plugin.cpu_ram_efficient_loading:
+        raise ValueError("fsdp_config.fsdp_cpu_ram_efficient_loading: expected false (batch norms' buffers), got true")
     if sharded and accelerator.mixed_precision == "fp16":
         raise ValueError("training.mixed_precision: expected bf16 or no with FSDP, got fp16")
     if sharded and evaluates:

@@ -90,6 +90,8 @@ class TrainingSettings:
         missing = sorted({"steps", "batch_size", "learning_rate"} - settings.keys())
         if missing:
             raise ValueError(f"training.{missing[0]}: missing")
+        if settings.get("mixed_precision") is False:  # what YAML makes of an unquoted no
+            settings = {**settings, "mixed_precision": "no"}
         return cls(**settings)
 
     def learning_rate_factor(self, step: int) -> float:
