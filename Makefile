@@ -14,7 +14,7 @@ help:
 	@echo "make test-slow          long or memory-hungry tests"
 	@echo "make test-transformers  transformers' own common tests against our classes"
 	@echo "make test-oldest        the fast tests with the oldest supported torch and transformers"
-	@echo "make train-tiny         make the synthetic set and train the tiny model on the CPU: runs/tiny-synthetic/"
+	@echo "make train-tiny         make the synthetic set and train the tiny model, on a GPU or the CPU: runs/tiny-synthetic/"
 	@echo "make evaluate-tiny      score MODEL (the shipped one) on the held-out synthetic videos, beside a baseline"
 	@echo "make build              sdist, wheel, and a clean environment that installs and imports the wheel and builds its kernels"
 
@@ -32,18 +32,18 @@ demo: setup
 
 SYNTHETIC := data/synthetic
 # How to go on after an interruption, or further: the same command, with STEPS=20000 for example.
-STEPS ?= 15000
+STEPS ?= 12000
 MODEL ?= src/vita_hf/models/tiny-synthetic
 
 $(SYNTHETIC)/train/annotations.json: | setup
-	$(BIN)/python scripts/make_synthetic_dataset.py --seed 1 --videos 1000 --length 16 --output $(@D)
+	$(BIN)/python scripts/make_synthetic_dataset.py --seed 1 --videos 2000 --length 24 --output $(@D)
 
 # Seed 1000 is never trained on; what it gives is in benchmarks/synthetic-heldout.json.
 $(SYNTHETIC)/heldout/annotations.json: | setup
-	$(BIN)/python scripts/make_synthetic_dataset.py --seed 1000 --videos 48 --length 16 --output $(@D)
+	$(BIN)/python scripts/make_synthetic_dataset.py --seed 1000 --videos 48 --length 24 --output $(@D)
 
 train-tiny: $(SYNTHETIC)/train/annotations.json $(SYNTHETIC)/heldout/annotations.json
-	$(BIN)/accelerate launch --cpu --num_processes 1 scripts/train.py --recipe tiny-synthetic --cpu \
+	$(BIN)/python scripts/train.py --recipe tiny-synthetic \
 	    --train-json $(SYNTHETIC)/train/annotations.json --train-images $(SYNTHETIC)/train/JPEGImages \
 	    --eval-json $(SYNTHETIC)/heldout/annotations.json --eval-images $(SYNTHETIC)/heldout/JPEGImages \
 	    --output runs/tiny-synthetic --set training.steps=$(STEPS)

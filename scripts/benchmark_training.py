@@ -3,9 +3,9 @@
 The baseline has the same weights and does what the original and transformers' Mask2Former do: every query's mask at
 full (1/4) resolution after every layer of the masked decoder and of the object decoder, with gradient; attention masks
 are made from them, matching and losses look at them. Both draw the same points, and their losses are checked to be
-equal. "baseline" uses the same attention kernels (SDPA); "eager baseline" writes all attention weights out, as the
-original and transformers' Mask2Former do. Deformable attention is transformers' `grid_sample` implementation
-("transformers"), or one of this package's ("pytorch", "cpp").
+equal. "baseline" is no different in anything else; "transformers-like baseline" also writes all attention weights out,
+and matches one item after another with transformers' own cost functions, as it and the original do. Deformable
+attention is transformers' `grid_sample` implementation ("transformers"), or one of this package's ("pytorch", "cpp").
 
 Steps of all variants take turns in one process; reported are medians. Peak memory is measured in fresh processes, above
 what is resident before the step: weights, gradients and AdamW's state, and for "after the pixel decoder" its outputs.
@@ -23,7 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
@@ -31,7 +31,12 @@ from unittest import mock
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers.models.mask2former.modeling_mask2former import multi_scale_deformable_attention
+from transformers.models.mask2former.modeling_mask2former import (
+    multi_scale_deformable_attention,
+    pair_wise_dice_loss,
+    pair_wise_sigmoid_cross_entropy_loss,
+    sample_point,
+)
 
 from benchmark_inference import peak_memory
 from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation, loss_vita, modeling_detector
@@ -41,9 +46,9 @@ from vita_hf.modeling_detector import VitaMaskedDecoder
 PARTS = {"after": "after the pixel decoder", "step": "whole step"}
 # (model, deformable attention); everything after the pixel decoder has none.
 VARIANTS = {
-    "after": (("baseline", "pytorch"), ("eager baseline", "pytorch"), ("vita-hf", "pytorch")),
+    "after": (("baseline", "pytorch"), ("transformers-like baseline", "pytorch"), ("vita-hf", "pytorch")),
     "step": (
-        ("eager baseline", "transformers"),
+        ("transformers-like baseline", "transformers"),
         ("baseline", "transformers"),
         ("baseline", "pytorch"),
         ("baseline", "cpp"),
@@ -95,11 +100,35 @@ class DenseCriterion(SetCriterion):
         for item in range(len(masks)):
             one, target = slice(item, item + 1), item % len(self.targets)
             targets = self.targets[target : target + 1]
-            costs += matching_costs(class_logits[one], masks[one], targets, points[one], self.config)
+            logits = (sample_point(frame[None], points[one], align_corners=False).mT for frame in masks[item])
+            costs += matching_costs(class_logits[one], logits, targets, points[one], self.config)
         return loss_vita.assign(costs, self.name)
 
-    def matched_masks(self, masks: Tensor, matched: Matched) -> Tensor:
-        return masks.transpose(1, 2)[matched.items, matched.queries]
+    def matched_masks(self, masks: Sequence[Tensor], matched: Sequence[Matched]) -> list[Tensor]:
+        return [of.transpose(1, 2)[found.items, found.queries] for of, found in zip(masks, matched)]
+
+
+class TransformersCriterion(DenseCriterion):
+    """Matches as transformers and the original do: one item after another, a grid for every query, and both signs'
+    cross-entropies.
+    """
+
+    @torch.no_grad()
+    def match(self, class_logits: Tensor, masks: Tensor) -> Matches:
+        points = sample_matching_points(len(masks), self.config.train_num_points, masks.device)
+        costs = []
+        for item in range(len(masks)):
+            target = item % len(self.targets)
+            targets = self.targets[target : target + 1]
+            inputs = masks[item].transpose(0, 1)  # (Q, T, H/4, W/4)
+            inputs = sample_point(inputs, points[item].expand(len(inputs), -1, -1), align_corners=False).flatten(1)
+            inside = targets.masks.float()
+            inside = sample_point(inside, points[item].expand(len(inside), -1, -1), align_corners=False).flatten(1)
+            cost = self.config.mask_weight * pair_wise_sigmoid_cross_entropy_loss(inputs, inside)
+            cost -= self.config.class_weight * class_logits[item].softmax(-1)[:, targets.labels]
+            cost += self.config.dice_weight * pair_wise_dice_loss(inputs, inside)
+            costs.append(cost.numpy())
+        return loss_vita.assign(costs, self.name)
 
 
 def grid_sample_attention(value, spatial_shapes, reference_points, offsets, logits) -> Tensor:
@@ -110,21 +139,30 @@ def grid_sample_attention(value, spatial_shapes, reference_points, offsets, logi
     return multi_scale_deformable_attention(value, spatial_shapes, locations, weights)
 
 
+class Forget(torch.autograd.Function):
+    """Identity whose gradient is computed and dropped, as a network before it would use it up."""
+
+    @staticmethod
+    def forward(ctx, tensor: Tensor) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> None:
+        return None
+
+
 class Fixed(torch.nn.Module):
     """Stands where the backbone and the pixel decoder were: their outputs, asking for gradients."""
 
     def __init__(self, outputs: tuple):
         super().__init__()
-        self.outputs = outputs
-        _, pixels, mask_features, maps = outputs
-        self.leaves = [tensor.requires_grad_() for tensor in (pixels, mask_features, *maps)]
-
-    def clear(self) -> None:
-        for leaf in self.leaves:
-            leaf.grad = None
+        self.features, *self.outputs = outputs
+        for tensor in (*self.outputs[:2], *self.outputs[2]):
+            tensor.requires_grad_()
 
     def forward(self, pixel_values: Tensor) -> tuple:
-        return self.outputs
+        pixels, mask_features, maps = self.outputs
+        return self.features, Forget.apply(pixels), Forget.apply(mask_features), [Forget.apply(level) for level in maps]
 
 
 class Step:
@@ -150,8 +188,6 @@ class Step:
         """Zero the parameters' gradients but keep their memory; drop what else the step left behind."""
         self.model.zero_grad(set_to_none=False)
         self.model.model.transformer_module.decoder.masks = []
-        if isinstance(self.model.model.pixel_level_module, Fixed):
-            self.model.model.pixel_level_module.clear()
 
 
 def labelled_batch(frames: int, height: int, width: int, instances: int, num_labels: int) -> dict:
@@ -182,6 +218,10 @@ def as_baseline(model: VitaForVideoInstanceSegmentation) -> VitaForVideoInstance
 def installed(model: VitaForVideoInstanceSegmentation, attention: str) -> Iterator[None]:
     """The model's criterion and the deformable attention, for as long as the context lasts."""
     decoder = model.model.transformer_module.decoder
+    criterion = None
+    if isinstance(decoder, DenseMaskedDecoder):
+        like_transformers = model.config._attn_implementation == "eager"
+        criterion = TransformersCriterion if like_transformers else DenseCriterion
     with (
         mock.patch.dict(os.environ, {"VITA_HF_KERNELS": "pytorch" if attention == "transformers" else attention}),
         mock.patch.object(
@@ -194,7 +234,7 @@ def installed(model: VitaForVideoInstanceSegmentation, attention: str) -> Iterat
         mock.patch.object(
             loss_vita,
             "SetCriterion",
-            functools.partial(DenseCriterion, decoder) if isinstance(decoder, DenseMaskedDecoder) else SetCriterion,
+            functools.partial(criterion, decoder) if criterion is not None else SetCriterion,
         ),
     ):
         yield
@@ -206,7 +246,7 @@ def build(name: str) -> VitaForVideoInstanceSegmentation:
     if name == "vita-hf":
         return model
     model = as_baseline(model)
-    if name == "eager baseline":
+    if name == "transformers-like baseline":
         model.set_attn_implementation("eager")
     return model
 

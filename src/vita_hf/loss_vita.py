@@ -10,7 +10,8 @@ the numbers are summed over processes first, so that eight processes with one cl
 one process both are the same.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,11 +23,12 @@ from torch.utils.checkpoint import checkpoint
 from transformers.models.mask2former.modeling_mask2former import sample_point
 
 from .configuration_vita import VitaConfig
+from .ops import multi_scale_deformable_attention
 
 Matches = list[tuple[np.ndarray, np.ndarray]]
 
 # Numbers in one intermediate result, where items that could be taken together are many. Does not change results.
-_CHUNK_ELEMENTS = 2**22
+_CHUNK_ELEMENTS = 2**20
 
 
 def sample_matching_points(items: int, num_points: int, device: torch.device) -> Tensor:
@@ -52,9 +54,13 @@ def sample_uncertain_points(
     masks = logits.shape[0]
     candidates = torch.rand(masks, int(num_points * oversample_ratio), 2, device=logits.device)
     uncertain = int(importance_sample_ratio * num_points)
-    certainty = point_logits(logits, candidates).abs()
-    chosen = certainty.topk(uncertain, dim=1, largest=False, sorted=False).indices
-    points = candidates.gather(1, chosen[..., None].expand(-1, -1, 2))
+    size = max(1, _CHUNK_ELEMENTS // candidates.shape[1])
+    points = []
+    for some, among in zip(logits.split(size), candidates.split(size)):
+        certainty = point_logits(some, among).abs_()
+        chosen = certainty.topk(uncertain, dim=1, largest=False, sorted=False).indices
+        points.append(among.gather(1, chosen[..., None].expand(-1, -1, 2)))
+    points = torch.cat(points)
     if uncertain < num_points:
         points = torch.cat((points, torch.rand(masks, num_points - uncertain, 2, device=logits.device)), 1)
     return points
@@ -212,18 +218,18 @@ def count_loss_normalizers(
 
 
 def matching_costs(
-    class_logits: Tensor, mask_logits: Tensor, targets: Targets, points: Tensor, config: VitaConfig
+    class_logits: Tensor, mask_logits: Iterable[Tensor], targets: Targets, points: Tensor, config: VitaConfig
 ) -> list[np.ndarray]:
     """Cost `(Q, N)` of giving each target to each query, for every item, in float32.
 
     Args:
         class_logits: `(I, Q, K+1)`.
-        mask_logits: `(I, T, Q, H, W)`.
+        mask_logits: for each frame `(I, P, Q)`, sampled at the points.
         targets: of the items, with masks of any resolution.
         points: `(I, P, 2)`, where an item's masks are compared, the same in each of its frames.
     """
-    items, frames, queries = mask_logits.shape[:3]
-    counts = targets.counts
+    items, queries, _ = class_logits.shape
+    frames, counts = targets.masks.shape[1], targets.counts
     most, place = max(counts), _places(counts, points.device)
 
     def padded(values: Tensor) -> Tensor:  # those of each instance, zeros where an item has fewer than others
@@ -231,24 +237,38 @@ def matching_costs(
         rows[place] = values
         return rows
 
-    def per_frame(repeats: int | Tensor) -> Tensor:  # the points of each map, in the order (item, …, frame)
-        return points.repeat_interleave(repeats, 0)
-
-    logits = sample_point(mask_logits.flatten(0, 1), per_frame(frames).to(mask_logits.dtype), align_corners=False)
-    logits = logits.unflatten(0, (items, frames)).transpose(1, 2).flatten(2)  # (I, Q, T·P)
     repeats = torch.tensor(counts, device=points.device) * frames
-    inside = mask_point_values(targets.masks.flatten(0, 1), per_frame(repeats)).view(sum(counts), logits.shape[2])
-    inside = padded(inside).transpose(1, 2)  # (I, T·P, most N)
+    inside = mask_point_values(targets.masks.flatten(0, 1), points.repeat_interleave(repeats, 0))
+    inside = padded(inside.unflatten(0, (sum(counts), frames))).transpose(1, 2)  # (I, T, most N, P)
     labels = padded(targets.labels)[:, None].expand(-1, queries, -1)
 
-    # Binary cross-entropy is softplus(x) − x·target, summed here over points by a product.
-    mask_cost = (F.softplus(logits).sum(2, keepdim=True) - logits @ inside) / logits.shape[2]
-    probabilities = logits.sigmoid()
-    overlap = 2 * (probabilities @ inside)
-    dice_cost = 1 - (overlap + 1) / (probabilities.sum(2, keepdim=True) + inside.sum(1, keepdim=True) + 1)
+    # Sums over points are taken by products where they can be, frame after frame: all at once are the largest arrays of
+    # a training step. Binary cross-entropy is softplus(x) − x·target.
+    crossed = overlap = total = 0
+    for logits, marked in zip(mask_logits, inside.unbind(1)):
+        crossed = crossed - (marked @ logits).mT
+        softplus, probabilities = _softplus_and_sigmoid(logits)
+        crossed = crossed + softplus[..., None]
+        overlap = overlap + (marked @ probabilities).mT
+        total = total + probabilities.sum(1)[..., None]
+    mask_cost = crossed / (frames * points.shape[1])
+    dice_cost = 1 - (2 * overlap + 1) / (total + inside.sum((1, 3))[:, None] + 1)
     class_cost = -class_logits.float().softmax(-1).gather(2, labels)
     costs = config.mask_weight * mask_cost + config.class_weight * class_cost + config.dice_weight * dice_cost
     return [cost[:, :count] for cost, count in zip(costs.cpu().numpy(), counts)]
+
+
+def _softplus_and_sigmoid(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum over points of softplus `(I, Q)`, and sigmoid `(I, P, Q)`, of logits `(I, P, Q)`, which are overwritten.
+
+    softplus(x) is max(x, 0) − log σ(|x|). The logarithms of up to 64 values from [½, 1] add up to that of their
+    product: few are left to be taken, which on the CPU would be most of matching.
+    """
+    probabilities = logits.sigmoid()
+    positive = logits.relu_().sum(1)
+    larger = torch.sub(probabilities, 0.5, out=logits).abs_().add_(0.5)  # σ(|x|)
+    products = larger.unflatten(1, (-1, math.gcd(logits.shape[1], 64))).prod(2)
+    return positive - products.log_().sum(1), probabilities
 
 
 def _places(counts: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -344,26 +364,31 @@ class SetCriterion:
         points = sample_matching_points(items, self.config.train_num_points, device)
         costs = []
         # As many items at once as memory allows, all with features that lie next to one another.
-        per_item = queries * maps.shape[1] * max(maps.shape[-1], points.shape[1])
-        size = max(1, _CHUNK_ELEMENTS // per_item)
+        size = max(1, _CHUNK_ELEMENTS // (queries * max(maps.shape[-1], points.shape[1])))
         for start in range(0, items, len(maps)):
             for first in range(0, len(maps), size):
-                features, targets = maps[first : first + size], self.targets[first : first + size]
-                here = slice(start + first, start + first + len(features))
-                masks = self.predict_masks(mask_embeddings[here, None], features)
+                here, those = slice(start + first, start + min(first + size, len(maps))), slice(first, first + size)
+                logits = (self.sampled_masks(mask_embeddings[here], of, points[here]) for of in maps[those].unbind(1))
                 with torch.autocast(device.type, enabled=False):
-                    costs += matching_costs(class_logits[here], masks, targets, points[here], self.config)
+                    costs += matching_costs(class_logits[here], logits, self.targets[those], points[here], self.config)
         return assign(costs, self.name)
 
-    def losses(self, class_logits: Tensor, mask_embeddings: Tensor, matches: Matches) -> dict[str, Tensor]:
-        """Weighted `ce`, `mask` and `dice` terms."""
-        matched = Matched.of(matches, self.targets)
-        point_loss, dice_loss = self.mask_losses(mask_embeddings, matched)
-        return {
-            "ce": self.config.class_weight * self.class_loss(class_logits, matched) / self.class_divisor,
-            "mask": self.config.mask_weight * point_loss / self.mask_divisor,
-            "dice": self.config.dice_weight * dice_loss / self.mask_divisor,
-        }
+    def sampled_masks(self, mask_embeddings: Tensor, features: Tensor, points: Tensor) -> Tensor:
+        """All queries' mask logits at points, zero beyond the edges.
+
+        Args:
+            mask_embeddings: `(I, Q, Cm)`.
+            features: `(I, Cm, H/4·W/4)`.
+            points: `(I, P, 2)`.
+
+        Returns:
+            `(I, P, Q)` float32.
+        """
+        masks = (features.mT @ mask_embeddings.to(features.dtype).mT).float()
+        # Deformable attention of one head to one point, with the queries as its channels.
+        locations = points[:, :, None, None, None]
+        weights = torch.ones_like(locations[..., 0])
+        return multi_scale_deformable_attention(masks[:, :, None], (tuple(self.size),), locations, weights)
 
     def class_loss(self, class_logits: Tensor, matched: Matched) -> Tensor:
         no_object = class_logits.shape[-1] - 1
@@ -373,34 +398,38 @@ class SetCriterion:
         weights[no_object] = self.no_object_weight
         return F.cross_entropy(class_logits.float().flatten(0, 1), wanted.flatten(), weights, reduction="sum")
 
-    def matched_masks(self, mask_embeddings: Tensor, matched: Matched) -> Tensor:
-        """Mask logits `(R, T, H/4, W/4)` of the matched queries, item after item."""
-        items, groups = len(mask_embeddings), len(self.features)
-        # One product for all: as many rows for each item as the one with most matches has.
-        rows = mask_embeddings.new_zeros(items, matched.most, mask_embeddings.shape[-1])
-        rows = rows.index_put((matched.items, matched.places), mask_embeddings[matched.items, matched.queries])
-        rows = rows.unflatten(0, (-1, groups)).transpose(0, 1)  # (G, I/G, most, Cm)
-        masks = self.predict_masks(rows.flatten(1, 2)[:, None], self.features)  # (G, T, I/G · most, H/4, W/4)
-        return masks[matched.items % groups, :, matched.items // groups * matched.most + matched.places]
+    def matched_masks(self, mask_embeddings: Sequence[Tensor], matched: Sequence[Matched]) -> Sequence[Tensor]:
+        """Mask logits `(R, T, H/4, W/4)` of some predictions' matched queries, item after item."""
+        items, groups, most = len(mask_embeddings[0]), len(self.features), max(found.most for found in matched)
+        # One product for all, with as many rows for each item as the one with most matches has: each product's gradient
+        # of the features is as large as they are, however few its rows.
+        item = torch.cat([found.items + number * items for number, found in enumerate(matched)])
+        place = torch.cat([found.places for found in matched])
+        chosen = torch.cat([of[found.items, found.queries] for of, found in zip(mask_embeddings, matched)])
+        rows = chosen.new_zeros(len(matched) * items, most, chosen.shape[-1]).index_put((item, place), chosen)
+        rows = rows.unflatten(0, (-1, groups)).transpose(0, 1)  # (G, items of all predictions / G, most, Cm)
+        masks = self.predict_masks(rows.flatten(1, 2)[:, None], self.features)
+        masks = masks[item % groups, :, item // groups * most + place]
+        return masks.split([len(found.items) for found in matched])
 
-    def mask_losses(self, mask_embeddings: Tensor, matched: Matched) -> tuple[Tensor, Tensor]:
-        """Sums over the matched masks of cross-entropy and dice; a mask's points in all its frames count as one."""
-        with torch.no_grad():
-            points = sample_uncertain_points(
-                self.matched_masks(mask_embeddings, matched).flatten(0, 1)[:, None],
-                self.config.train_num_points,
-                self.config.oversample_ratio,
-                self.config.importance_sample_ratio,
-            )
-        # Of all predictions together, masks and their samples are more than the layers that they come from keep for
-        # the backward pass; a few masks are soon predicted again.
-        return checkpoint(
-            self.point_losses, mask_embeddings, matched, points, use_reentrant=False, preserve_rng_state=False
+    @torch.no_grad()
+    def loss_points(self, mask_embeddings: Tensor, matched: Matched) -> Tensor:
+        """Where the matched masks of a prediction are compared with their targets: `(R·T, P, 2)`."""
+        (masks,) = self.matched_masks([mask_embeddings], [matched])
+        return sample_uncertain_points(
+            masks.flatten(0, 1)[:, None],
+            self.config.train_num_points,
+            self.config.oversample_ratio,
+            self.config.importance_sample_ratio,
         )
 
-    def point_losses(self, mask_embeddings: Tensor, matched: Matched, points: Tensor) -> tuple[Tensor, Tensor]:
-        """The same at the given points `(R·T, P, 2)`."""
-        masks = self.matched_masks(mask_embeddings, matched)  # (R, T, H/4, W/4)
+    def mask_losses(self, masks: Tensor, matched: Matched, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Sums over the matched masks of cross-entropy and dice; a mask's points in all its frames count as one.
+
+        Args:
+            masks: `(R, T, H/4, W/4)`.
+            points: from `loss_points`.
+        """
         with torch.no_grad():
             inside = mask_point_values(self.targets.masks[matched.instances].flatten(0, 1), points)
             inside = inside.view(len(masks), masks.shape[1] * points.shape[1])
@@ -424,20 +453,35 @@ class SetCriterion:
             matched: how many of the last predictions' matches are wanted.
 
         Returns:
-            `{"ce": …, "ce_0": …}` and the matches of the last `matched` predictions, in their order.
+            The weighted terms, `{"ce": …, "mask": …, "dice": …, "ce_0": …}`, and the matches of the last `matched`
+            predictions, in their order.
         """
         last = len(class_logits) - 1
-        losses: dict[str, Tensor] = {}
         matches: dict[int, Matches] = {}
+        supervised: dict[int, tuple[Matched, Tensor]] = {}
         for index in (last, *range(last)):
-            supervised = deep_supervision or index == last
-            if not supervised and index <= last - matched:
-                continue
-            matches[index] = self.match(class_logits[index], mask_embeddings[index])
-            if supervised:
-                terms = self.losses(class_logits[index], mask_embeddings[index], matches[index])
-                suffix = "" if index == last else f"_{index}"
-                losses.update({name + suffix: term for name, term in terms.items()})
+            counts = deep_supervision or index == last
+            if counts or index > last - matched:
+                matches[index] = self.match(class_logits[index], mask_embeddings[index])
+            if counts:
+                found = Matched.of(matches[index], self.targets)
+                supervised[index] = found, self.loss_points(mask_embeddings[index], found)
+        masks = self.matched_masks(
+            [mask_embeddings[index] for index in supervised], [m for m, _ in supervised.values()]
+        )
+        losses: dict[str, Tensor] = {}
+        for (index, (found, points)), of_prediction in zip(supervised.items(), masks):
+            # What is computed at the points is soon computed again; all predictions' would be more than the layers
+            # that they come from keep for the backward pass.
+            point_loss, dice_loss = checkpoint(
+                self.mask_losses, of_prediction, found, points, use_reentrant=False, preserve_rng_state=False
+            )
+            terms = {
+                "ce": self.config.class_weight * self.class_loss(class_logits[index], found) / self.class_divisor,
+                "mask": self.config.mask_weight * point_loss / self.mask_divisor,
+                "dice": self.config.dice_weight * dice_loss / self.mask_divisor,
+            }
+            losses.update({name + ("" if index == last else f"_{index}"): term for name, term in terms.items()})
         return losses, [matches[index] for index in range(last + 1 - matched, last + 1)]
 
 
