@@ -25,7 +25,7 @@ def segmenter():
 
 def test_shipped_model_is_small_and_loads_as_float32(segmenter):
     assert segmenter.model.dtype.itemsize == 4
-    assert (SHIPPED_MODEL / "model.safetensors").stat().st_size < 4_000_000
+    assert (SHIPPED_MODEL / "model.safetensors").stat().st_size < 8_000_000
     assert tuple(segmenter.model.config.id2label.values()) == CATEGORY_NAMES
     card = (SHIPPED_MODEL / "README.md").read_text()
     for part in ("tiny-synthetic", "## Learning curve", "## Results", "48 videos", "pipeline_tag: image-segmentation"):
@@ -50,9 +50,9 @@ def test_shipped_model_finds_objects_it_has_never_seen(segmenter):
 def test_held_out_truth_is_the_generator_s():
     """On another processor a pixel at an edge may differ."""
     truth = json.loads(HELD_OUT.read_text())
-    assert len(truth["videos"]) == 48 and {video["length"] for video in truth["videos"]} == {16}
+    assert len(truth["videos"]) == 48 and {video["length"] for video in truth["videos"]} == {24}
     for index in range(4):
-        video = SyntheticVideo(1000, index)
+        video = SyntheticVideo(1000, index, length=24)
         masks = [of_frame for _, of_frame in video]
         _, expected = annotate(video, index + 1, truth["videos"][index]["file_names"], masks)
         written = [annotation for annotation in truth["annotations"] if annotation["video_id"] == index + 1]

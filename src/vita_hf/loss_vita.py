@@ -224,7 +224,7 @@ def matching_costs(
 
     Args:
         class_logits: `(I, Q, K+1)`.
-        mask_logits: for each frame `(I, P, Q)`, sampled at the points.
+        mask_logits: for each frame `(I, P, Q)`, sampled at the points; they are overwritten.
         targets: of the items, with masks of any resolution.
         points: `(I, P, 2)`, where an item's masks are compared, the same in each of its frames.
     """
