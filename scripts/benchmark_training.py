@@ -46,7 +46,12 @@ from vita_hf.modeling_detector import VitaMaskedDecoder
 PARTS = {"after": "after the pixel decoder", "step": "whole step"}
 # (model, deformable attention); everything after the pixel decoder has none.
 VARIANTS = {
-    "after": (("baseline", "pytorch"), ("transformers-like baseline", "pytorch"), ("vita-hf", "pytorch")),
+    "after": (
+        ("baseline", "pytorch"),
+        ("transformers-like baseline", "pytorch"),
+        ("vita-hf", "pytorch"),
+        ("vita-hf", "cpp"),
+    ),
     "step": (
         ("transformers-like baseline", "transformers"),
         ("baseline", "transformers"),
