@@ -15,7 +15,7 @@ help:
 	@echo "make test-transformers  transformers' own common tests against our classes"
 	@echo "make test-oldest        the fast tests with the oldest supported torch and transformers"
 	@echo "make train-tiny         make the synthetic set and train the tiny model, on a GPU or the CPU: runs/tiny-synthetic/"
-	@echo "make evaluate-tiny      score MODEL (the shipped one) on the held-out synthetic videos, beside a baseline"
+	@echo "make evaluate-tiny      score MODEL (the shipped one) on the held-out synthetic videos, beside two baselines"
 	@echo "make build              sdist, wheel, and a clean environment that installs and imports the wheel and builds its kernels"
 
 # Installed again only when pyproject.toml has changed since.

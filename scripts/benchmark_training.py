@@ -4,7 +4,7 @@ The baseline has the same weights and does what the original and transformers' M
 full (1/4) resolution after every layer of the masked decoder and of the object decoder, with gradient; attention masks
 are made from them, matching and losses look at them. Both draw the same points, and their losses are checked to be
 equal. "baseline" is no different in anything else; "transformers-like baseline" also writes all attention weights out,
-and matches one item after another with transformers' own cost functions, as it and the original do. Deformable
+and matches with transformers' own cost functions, as it and the original do. Deformable
 attention is transformers' `grid_sample` implementation ("transformers"), or one of this package's ("pytorch", "cpp").
 
 Steps of all variants take turns in one process; reported are medians. Peak memory is measured in fresh processes, above
@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -40,7 +41,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 
 from benchmark_inference import peak_memory
 from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation, loss_vita, modeling_detector
-from vita_hf.loss_vita import Matched, Matches, SetCriterion, matching_costs, sample_matching_points
+from vita_hf.loss_vita import Matched, Matches, SetCriterion, Targets, matching_costs, sample_matching_points
 from vita_hf.modeling_detector import VitaMaskedDecoder
 
 PARTS = {"after": "after the pixel decoder", "step": "whole step"}
@@ -103,37 +104,32 @@ class DenseCriterion(SetCriterion):
         points = sample_matching_points(len(masks), self.config.train_num_points, masks.device)
         costs = []
         for item in range(len(masks)):
-            one, target = slice(item, item + 1), item % len(self.targets)
+            target = item % len(self.targets)
             targets = self.targets[target : target + 1]
-            logits = (sample_point(frame[None], points[one], align_corners=False).mT for frame in masks[item])
-            costs += matching_costs(class_logits[one], logits, targets, points[one], self.config)
+            costs.append(self.costs(class_logits[item], masks[item], targets, points[item : item + 1]))
         return loss_vita.assign(costs, self.name)
+
+    def costs(self, class_logits: Tensor, masks: Tensor, targets: Targets, points: Tensor) -> np.ndarray:
+        """Of one item, from `(Q, K+1)`, `(T, Q, H/4, W/4)` and `(1, P, 2)`."""
+        logits = (sample_point(frame[None], points, align_corners=False).mT for frame in masks)
+        (costs,) = matching_costs(class_logits[None], logits, targets, points, self.config)
+        return costs
 
     def matched_masks(self, masks: Sequence[Tensor], matched: Sequence[Matched]) -> list[Tensor]:
         return [of.transpose(1, 2)[found.items, found.queries] for of, found in zip(masks, matched)]
 
 
 class TransformersCriterion(DenseCriterion):
-    """Matches as transformers and the original do: one item after another, a grid for every query, and both signs'
-    cross-entropies.
-    """
+    """Matches as transformers and the original do: a grid for every query, and both signs' cross-entropies."""
 
-    @torch.no_grad()
-    def match(self, class_logits: Tensor, masks: Tensor) -> Matches:
-        points = sample_matching_points(len(masks), self.config.train_num_points, masks.device)
-        costs = []
-        for item in range(len(masks)):
-            target = item % len(self.targets)
-            targets = self.targets[target : target + 1]
-            inputs = masks[item].transpose(0, 1)  # (Q, T, H/4, W/4)
-            inputs = sample_point(inputs, points[item].expand(len(inputs), -1, -1), align_corners=False).flatten(1)
-            inside = targets.masks.float()
-            inside = sample_point(inside, points[item].expand(len(inside), -1, -1), align_corners=False).flatten(1)
-            cost = self.config.mask_weight * pair_wise_sigmoid_cross_entropy_loss(inputs, inside)
-            cost -= self.config.class_weight * class_logits[item].softmax(-1)[:, targets.labels]
-            cost += self.config.dice_weight * pair_wise_dice_loss(inputs, inside)
-            costs.append(cost.numpy())
-        return loss_vita.assign(costs, self.name)
+    def costs(self, class_logits: Tensor, masks: Tensor, targets: Targets, points: Tensor) -> np.ndarray:
+        inputs, inside = masks.transpose(0, 1), targets.masks.float()  # (Q, T, H/4, W/4), (N, T, H, W)
+        inputs = sample_point(inputs, points.expand(len(inputs), -1, -1), align_corners=False).flatten(1)
+        inside = sample_point(inside, points.expand(len(inside), -1, -1), align_corners=False).flatten(1)
+        costs = self.config.mask_weight * pair_wise_sigmoid_cross_entropy_loss(inputs, inside)
+        costs -= self.config.class_weight * class_logits.softmax(-1)[:, targets.labels]
+        costs += self.config.dice_weight * pair_wise_dice_loss(inputs, inside)
+        return costs.numpy()
 
 
 def grid_sample_attention(value, spatial_shapes, reference_points, offsets, logits) -> Tensor:

@@ -139,6 +139,8 @@ def test_wrong_training_settings(settings, message):
 
 
 def test_warm_up_is_linear():
+    unquoted = apply_overrides({"training": {"steps": 1, "batch_size": 1}}, ["training.mixed_precision=no"])["training"]
+    assert TrainingSettings.from_dict({"learning_rate": 1e-4} | unquoted).mixed_precision == "no"
     settings = TrainingSettings(steps=9, batch_size=1, learning_rate=1.0, warmup_steps=4, warmup_factor=0.2)
     assert [settings.learning_rate_factor(s) for s in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1], abs=1e-12)
 

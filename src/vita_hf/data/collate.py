@@ -26,8 +26,10 @@ def collate_clips(
         Dictionary with
 
         - **pixel_values_videos** float32 (B, T, 3, H, W).
-        - **mask_labels**: B bool tensors (N, T, H, W).
-        - **class_labels**: B int64 tensors (N,).
+        - **mask_labels** bool (N, T, H, W), those of all clips one after another: each tensor that a worker hands over,
+          and that is pinned, costs time.
+        - **class_labels** int64 (N,), likewise.
+        - **instances**: how many of the N belong to each clip, for `split`.
         - **video_ids**: B integers.
         - **skipped**: messages about broken rows that other rows took the place of, of all clips; usually none.
 
@@ -44,16 +46,16 @@ def collate_clips(
     scale, shift = rescale_factor / std, torch.tensor(image_mean, dtype=torch.float32).view(3, 1, 1) / std
 
     pixels = torch.zeros((len(clips), lengths[0], 3, height, width))
-    mask_labels = []
-    for clip, padded, (h, w) in zip(clips, pixels, sizes):
+    instances = [len(clip["class_labels"]) for clip in clips]
+    masks = torch.zeros((sum(instances), lengths[0], height, width), dtype=torch.bool)
+    for clip, padded, padded_masks, (h, w) in zip(clips, pixels, masks.split(instances), sizes):
         torch.mul(clip["pixel_values"], scale, out=padded[..., :h, :w]).sub_(shift)
-        masks = clip["mask_labels"].new_zeros((len(clip["mask_labels"]), lengths[0], height, width))
-        masks[..., :h, :w] = clip["mask_labels"]
-        mask_labels.append(masks)
+        padded_masks[..., :h, :w] = clip["mask_labels"]
     return {
         "pixel_values_videos": pixels,
-        "mask_labels": mask_labels,
-        "class_labels": [clip["class_labels"] for clip in clips],
+        "mask_labels": masks,
+        "class_labels": torch.cat([clip["class_labels"] for clip in clips]),
+        "instances": instances,
         "video_ids": [clip["video_id"] for clip in clips],
         "skipped": [message for clip in clips for message in clip.get("skipped", [])],
     }

@@ -322,12 +322,7 @@ class _Attempts(Dataset):
 
 def _collate_or_fail(clips: list[dict | Exception], **options) -> dict | Exception:
     failed = [clip for clip in clips if isinstance(clip, Exception)]
-    if failed:
-        return failed[0]
-    batch = collate_clips(clips, **options)
-    # Each tensor that a worker hands over, and pins, costs time: one for all clips.
-    instances = [len(labels) for labels in batch["class_labels"]]
-    return batch | {name: torch.cat(batch[name]) for name in LABELS} | {"instances": instances}
+    return failed[0] if failed else collate_clips(clips, **options)
 
 
 def _checked(batch: dict | Exception) -> dict:
