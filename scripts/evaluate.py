@@ -17,13 +17,14 @@ from transformers import AutoModelForUniversalSegmentation, AutoVideoProcessor
 import vita_hf  # noqa: F401 - registers the model
 from vita_hf.evaluation import (
     ResultStore,
+    check_split,
     describe_run,
     read_split,
     score_images,
     segment_split,
-    write_atomically,
     write_results,
 )
+from vita_hf.files import write_atomically
 from vita_hf.metrics import VisEvaluator
 
 EXAMPLE = """examples:
@@ -117,6 +118,7 @@ def main(argv: list[str] | None = None) -> None:
         store = ResultStore(args.output, run)
     processor = AutoVideoProcessor.from_pretrained(args.model)
     model = AutoModelForUniversalSegmentation.from_pretrained(args.model, dtype=getattr(torch, args.dtype))
+    check_split(split, model.config.id2label)
     model.eval().to(accelerator.device)
     segment_split(model, processor, split, store, top_k, accelerator.process_index, accelerator.num_processes)
     accelerator.wait_for_everyone()

@@ -19,11 +19,13 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from vita_hf import VitaVideoProcessor
-from vita_hf.evaluation import Split, read_split
+from vita_hf.data.mixing import check_batch_size
+from vita_hf.evaluation import Split, check_split, read_split
 from vita_hf.files import write_atomically
+from vita_hf.hub import create_repository
 from vita_hf.recipes import apply_overrides, check_recipe, list_recipes, load_recipe, merge
 from vita_hf.training.evaluation import evaluate_split
-from vita_hf.training.finish import create_repository, describe_changes, flatten, push_to_hub, save_model
+from vita_hf.training.finish import describe_changes, flatten, push_to_hub, save_model
 from vita_hf.training.loop import LoopOptions, Trainer, TrainingInterrupted
 from vita_hf.training.precision import check_sharding, choose_precision, keep_pixel_decoder_in_float32
 from vita_hf.training.settings import TrainingSettings
@@ -52,7 +54,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--init", help="'scratch', 'backbone', or a directory or Hub id of a VITA or Mask2Former; see the recipe")
     data = parser.add_argument_group("data: what the recipe names, below --data-root, or your own")
     data.add_argument("--data-root", type=Path, help="folder with ytvis_2019/, ytvis_2021/, ovis/, coco/ as unpacked")
-    data.add_argument("--train-json", type=Path, help="annotations in YouTube-VIS's form; classes are taken from it")
+    data.add_argument(
+        "--train-json",
+        type=Path,
+        help="YouTube-VIS's form (COCO recipes: COCO's); gives the classes",
+    )
     data.add_argument("--train-images", type=Path, help="folder that its file names are relative to")
     data.add_argument("--train-parquet", metavar="DIR_OR_ID", help="what prepare_dataset.py wrote, here or on the Hub")
     data.add_argument("--streaming", action="store_true", help="read the Parquet shards as they are needed")
@@ -92,7 +98,7 @@ def train(args: argparse.Namespace) -> None:
     if args.init is not None:
         recipe = merge(recipe, {"training": {"init": args.init}})
     check_recipe(recipe)
-    settings = TrainingSettings.from_dict(recipe.get("training", {}))
+    settings = TrainingSettings.from_dict(recipe["training"])
     if settings.init is None:
         raise ValueError(
             f"recipe {args.recipe} starts from another model: expected --init with a directory or Hub id (the "
@@ -103,6 +109,18 @@ def train(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--report-to {args.report_to}: accelerate has no such tracker, or its package isn't installed"
         )
+    micro_batches = args.micro_batches
+    if micro_batches is None:
+        micro_batches = int(os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1"))
+    options = LoopOptions(
+        output=args.output,
+        micro_batches=micro_batches,
+        workers=args.workers,
+        log_every=args.log_every,
+        checkpoint_every=args.checkpoint_every,
+        keep=args.keep,
+        evaluate_every=args.evaluate_every,
+    )
     accelerator = Accelerator(
         cpu=args.cpu,
         mixed_precision=choose_precision(settings.mixed_precision, args.cpu),
@@ -113,10 +131,11 @@ def train(args: argparse.Namespace) -> None:
     )
     accelerator.gradient_accumulation_steps = 1  # the loop divides by itself
     check_sharding(accelerator, args.eval_json is not None)
+    check_batch_size(settings.batch_size, micro_batches, accelerator.num_processes)
     logger = get_logger("vita_hf.train", log_level="INFO")
 
     if args.overwrite and accelerator.is_main_process:
-        for name in ("checkpoints", "evaluation"):
+        for name in ("checkpoints", "evaluation", "trackers"):
             shutil.rmtree(args.output / name, ignore_errors=True)
         for name in ("log.jsonl", "recipe.yaml"):
             (args.output / name).unlink(missing_ok=True)
@@ -138,8 +157,10 @@ def train(args: argparse.Namespace) -> None:
         else:
             sources = recipe_sources(recipe, args.data_root, args.skip_broken)
     split = read_split(args.eval_json, args.eval_images) if args.eval_json is not None else None
-    if split is not None and not split.annotated:
-        raise ValueError(f"{args.eval_json} has no annotations to score against")
+    if split is not None:
+        if not split.annotated:
+            raise ValueError(f"{args.eval_json} has no annotations to score against")
+        check_split(split, sources[0].data.id2label)
 
     processor = VitaVideoProcessor(**recipe.get("processor", {}))
     torch.manual_seed(settings.seed)
@@ -150,15 +171,6 @@ def train(args: argparse.Namespace) -> None:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     clips = make_clips(sources, settings, args.skip_broken)
-    options = LoopOptions(
-        output=args.output,
-        micro_batches=args.micro_batches or int(os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")),
-        workers=args.workers,
-        log_every=args.log_every,
-        checkpoint_every=args.checkpoint_every,
-        keep=args.keep,
-        evaluate_every=args.evaluate_every,
-    )
     evaluate, top_k = None, recipe.get("evaluation", {}).get("top_k", 10)
     if split is not None:
 
@@ -172,11 +184,12 @@ def train(args: argparse.Namespace) -> None:
     }
     trainer = Trainer(accelerator, model, processor, settings, clips, options, evaluate, data)
     if args.push_to_hub and accelerator.is_main_process:
-        create_repository(args.push_to_hub)  # complains now, not after the training
+        create_repository(args.push_to_hub, "model")  # complains now, not after the training
     if accelerator.is_main_process:
         write_atomically(record, yaml.safe_dump(recipe, sort_keys=False).encode())
     if args.report_to:
-        accelerator.init_trackers("vita-hf", config=flatten(recipe))
+        values = {k: v if isinstance(v, int | float | str) else str(v) for k, v in flatten(recipe).items()}
+        accelerator.init_trackers("vita-hf", config=values)  # tensorboard takes no lists
     resumed = trainer.resume()
     logger.info(
         "%s step %d of %d; %s; %.2f M parameters; batches of %d in %d micro-batches on %d processes (%s, %s)",

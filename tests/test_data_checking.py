@@ -5,8 +5,9 @@ from PIL import Image
 
 from annotation_files import HEIGHT, SQUARE, WIDTH, compressed, make_ytvis, random_mask, track, write
 from vita_hf.data.checking import check_annotations
+from vita_hf.data.masks import frame_masks
 from vita_hf.data.problems import KINDS, AnnotationError
-from vita_hf.data.rows import BrokenSampleError, decode_frame, segmentation_mask
+from vita_hf.data.rows import BrokenSampleError, decode_frame
 from vita_hf.data.ytvis import read_ytvis
 
 MASK = compressed(random_mask(0))
@@ -110,6 +111,28 @@ FAULTS = {
 }
 
 
+def test_one_fault_hides_no_other(content, tmp_path):
+    """All of one video, all of one annotation; and of a file whose categories are another data set's."""
+    for fault in ("length", "missing frame of the same video", "unknown category", "corrupt string"):
+        name = "missing frame" if fault.startswith("missing") else fault
+        if name == "missing frame":
+            (tmp_path / "frames" / "v1" / "00003.jpg").unlink()
+        else:
+            FAULTS[name][0](content, tmp_path / "frames")
+    content["annotations"].append(track(99, 8, 2, [MASK] * 4))
+    path = write(tmp_path / "train.json", content)
+    problems = check_annotations(path, tmp_path / "frames", progress=False)
+    assert {(problem.kind, problem.video_id, problem.annotation_id) for problem in problems} == {
+        ("unknown-video", "8", 99),
+        ("length", 1, None),
+        ("unknown-category", 1, 11),
+        ("rle-corrupt", 1, 11),
+        ("frame-missing", 1, None),
+    }
+    of_another = check_annotations(path, tmp_path / "frames", dataset="ovis", progress=False)
+    assert [problem.kind for problem in of_another] == ["unknown-video", "malformed"]
+
+
 def test_nothing_to_say_of_good_data(content, tmp_path):
     path = write(tmp_path / "train.json", content)
     assert check_annotations(path, tmp_path / "frames", progress=False) == []
@@ -132,11 +155,9 @@ def test_fault(content, tmp_path, fault):
     # an error stops training with the same words, a warning doesn't
     def use_everything():
         for row in read_ytvis(path, frames, cache_dir=tmp_path / "cache").rows:
-            for image in row["frames"]:
+            for frame, image in enumerate(row["frames"]):
                 decode_frame(image, row)
-            for instance in row["instances"]:
-                for mask in instance["segmentations"]:
-                    segmentation_mask(mask, row, instance["id"])
+                frame_masks(row, row["instances"], frame, [])
 
     if problem.severity == "error":
         with pytest.raises(ValueError) as caught:

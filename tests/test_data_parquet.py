@@ -16,7 +16,7 @@ from vita_hf.data.categories import CATEGORIES
 from vita_hf.data.dataset_card import write_card
 from vita_hf.data.parquet import read_parquet, write_parquet
 from vita_hf.data.schema import VIDEO_FEATURES
-from vita_hf.data.streaming import stream_rows
+from vita_hf.data.streaming import RowStream
 from vita_hf.data.ytvis import read_ytvis
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "prepare_dataset.py"
@@ -204,30 +204,30 @@ def test_stream_is_the_materialised_order_epoch_after_epoch(stream):
     expected = [materialised(stream, 5, epoch, 4) for epoch in range(3)]
     assert all(sorted(order) == EVERY for order in expected)
     assert len({tuple(order) for order in [*expected, EVERY]}) == 4
-    assert take(stream_rows(stream, seed=5, buffer_size=4), 48) == [key for order in expected for key in order]
-    assert take(stream_rows(stream, seed=5, epoch=2, buffer_size=4), 16) == expected[2]
-    assert take(stream_rows(stream, seed=6, buffer_size=4), 16) == materialised(stream, 6, 0, 4) != expected[0]
-    everything = take(stream_rows(stream, seed=5, buffer_size=100), 16)  # more than there are
+    assert take(RowStream(stream, seed=5, buffer_size=4), 48) == [key for order in expected for key in order]
+    assert take(RowStream(stream, seed=5, epoch=2, buffer_size=4), 16) == expected[2]
+    assert take(RowStream(stream, seed=6, buffer_size=4), 16) == materialised(stream, 6, 0, 4) != expected[0]
+    everything = take(RowStream(stream, seed=5, buffer_size=100), 16)  # more than there are
     assert everything == materialised(stream, 5, 0, 100) and sorted(everything) == EVERY
 
 
 @pytest.mark.parametrize("done", [1, 16, 40])
 def test_stream_goes_on_where_it_was(stream, done):
-    whole = take(stream_rows(stream, seed=1, buffer_size=4), 48)
-    first = stream_rows(stream, seed=1, buffer_size=4)
+    whole = take(RowStream(stream, seed=1, buffer_size=4), 48)
+    first = RowStream(stream, seed=1, buffer_size=4)
     assert take(first, done) == whole[:done]
-    second = stream_rows(stream, seed=1, epoch=first.epoch, position=first.position, buffer_size=4)
+    second = RowStream(stream, seed=1, epoch=first.epoch, position=first.position, buffer_size=4)
     assert take(second, 48 - done) == whole[done:]
     assert take(first, 48 - done) == whole[done:]  # two streams over one set don't disturb each other
 
 
 def test_streams_that_cannot_go_on(stream):
     with pytest.raises(ValueError, match="position 17 of epoch 0: the stream has 16 rows with objects"):
-        stream_rows(stream, seed=0, position=17)
+        RowStream(stream, seed=0, position=17)
     with pytest.raises(ValueError, match="the stream has no row with an annotated object"):
-        next(stream_rows(stream.filter(lambda row: row["video_id"] % 5 == 0), seed=0))
+        next(RowStream(stream.filter(lambda row: row["video_id"] % 5 == 0), seed=0))
     with pytest.raises(ValueError, match="buffer_size: expected at least 1, got 0"):
-        stream_rows(stream, seed=0, buffer_size=0)
+        RowStream(stream, seed=0, buffer_size=0)
 
 
 # ------------------------------------------------------------------------------------------------------- the script
@@ -299,6 +299,7 @@ def test_script_pushes_shards_and_card_only(prepare, content, tmp_path, monkeypa
             return type("Commit", (), {"repo_url": "https://hub/me/mine"})
 
     monkeypatch.setitem(prepare.script["main"].__globals__, "HfApi", Api)
+    monkeypatch.setattr("vita_hf.hub.HfApi", Api)
     path = write(tmp_path / "my.json", content)
     own = ("--annotations", path, "--images", tmp_path / "frames", "--output", tmp_path / "out")
     assert prepare(*own, "--push-to-hub", "me/mine", "--private") == 0
@@ -306,6 +307,15 @@ def test_script_pushes_shards_and_card_only(prepare, content, tmp_path, monkeypa
     upload = calls[1][1]
     assert (upload["repo_id"], upload["repo_type"], upload["folder_path"]) == ("me/mine", "dataset", tmp_path / "out")
     assert upload["allow_patterns"] == ["README.md", "data/*"]
+
+    def refuse(self, *_, **__):
+        raise OSError("401: no token")
+
+    monkeypatch.setattr(Api, "create_repo", refuse)
+    own = (*own[:-1], tmp_path / "nothing")
+    with pytest.raises(SystemExit, match="--push-to-hub me/mine: 401: no token"):
+        prepare(*own, "--push-to-hub", "me/mine")
+    assert not (tmp_path / "nothing").exists()  # before the work
 
 
 @pytest.mark.parametrize(
@@ -316,6 +326,8 @@ def test_script_pushes_shards_and_card_only(prepare, content, tmp_path, monkeypa
         (["--annotations", "a.json", "--check"], "--annotations: expected --images beside it"),
         (["--annotations", "a.json", "--images", "f"], "expected --output, or --check"),
         (["--dataset", "ovis", "--root", "r", "--target", "ovis", "--check"], "--target: expected --dataset coco"),
+        (["--dataset", "coco", "--root", "r", "--target", "ovis", "--check"], "--check: expected neither --target nor"),
+        (["--dataset", "ovis", "--root", "r", "--output", "o", "--private"], "--private: expected --push-to-hub"),
     ],
 )
 def test_script_arguments(prepare, arguments, message, capsys):

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from annotation_files import HEIGHT, SQUARE, WIDTH, compressed, make_ytvis, random_mask, write
-from vita_hf.data.rows import BrokenSampleError, decode_frame, has_objects, segmentation_mask
+from vita_hf.data.masks import frame_masks
+from vita_hf.data.rows import BrokenSampleError, decode_frame, has_objects
 from vita_hf.data.ytvis import read_ytvis
 
 ROW = {"video_id": 7, "height": HEIGHT, "width": WIDTH}
@@ -102,22 +103,39 @@ def test_broken_frames(row, how, kind, message):
     decode_frame(row["frames"][1], row)  # its neighbour is fine
 
 
+def test_damaged_metadata():
+    """Pillow ends in a TypeError here: a resolution that is text, read while the image is turned upright."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "text"
+    Image.new("RGB", (HEIGHT, WIDTH)).save(file := io.BytesIO(), "JPEG", exif=exif)
+    description, resolution = b"\x01\x0e\x00\x02", b"\x01\x1a\x00\x02"  # tag and type
+    assert file.getvalue().count(description) == 1
+    assert decode_frame({"path": "5.jpg", "bytes": file.getvalue()}, ROW).size == (WIDTH, HEIGHT)
+    with pytest.raises(BrokenSampleError, match=r"video 7, 5\.jpg \(embedded\): can't be decoded"):
+        decode_frame({"path": "5.jpg", "bytes": file.getvalue().replace(description, resolution)}, ROW)
+
+
 def test_broken_embedded_frame():
     with pytest.raises(BrokenSampleError, match=r"video 7, 5\.jpg \(embedded\): can't be decoded"):
         decode_frame({"path": "5.jpg", "bytes": b"no image"}, ROW)
+
+
+def mask_of(segmentation):
+    (mask,) = frame_masks(ROW, [{"id": 5, "segmentations": [segmentation]}], 0, [])
+    return mask
 
 
 def test_masks():
     for seed in range(5):
         mask = random_mask(seed)
         mask[0, 0] = seed % 2
-        got = segmentation_mask({"rle": compressed(mask)["counts"], "polygons": None}, ROW)
+        got = mask_of({"rle": compressed(mask)["counts"], "polygons": None})
         assert got.dtype == bool and got.shape == (HEIGHT, WIDTH) and (got == mask).all()
-    assert not segmentation_mask(None, ROW).any()
+    assert not mask_of(None).any()
     far = [20.0, 14.0, 28.0, 14.0, 28.0, 20.0, 20.0, 20.0]
     expected = np.zeros((HEIGHT, WIDTH), bool)
     expected[4:12, 4:12] = expected[14:20, 20:28] = True
-    assert (segmentation_mask({"rle": None, "polygons": [SQUARE, far]}, ROW) == expected).all()
+    assert (mask_of({"rle": None, "polygons": [SQUARE, far]}) == expected).all()
 
 
 @pytest.mark.parametrize(
@@ -130,8 +148,8 @@ def test_masks():
     ],
 )
 def test_corrupt_run_lengths(counts, message):
-    with pytest.raises(BrokenSampleError, match=f"video 7, annotation 5: .*{message}") as caught:
-        segmentation_mask({"rle": counts, "polygons": None}, ROW, annotation_id=5)
+    with pytest.raises(BrokenSampleError, match=f"video 7, annotation 5, frame 0: .*{message}") as caught:
+        mask_of({"rle": counts, "polygons": None})
     assert caught.value.kind == "rle-corrupt"
 
 

@@ -20,7 +20,8 @@ from pycocotools.cocoeval import COCOeval
 
 from conftest import load_golden
 from vita_hf import VitaVideoProcessor
-from vita_hf.evaluation import ResultStore, category_ids, read_split, score_images, write_atomically
+from vita_hf.evaluation import ResultStore, category_ids, check_split, read_split, score_images
+from vita_hf.files import write_atomically
 from vita_hf.metrics import VisEvaluator
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "evaluate.py"
@@ -232,6 +233,29 @@ def test_split_errors_are_named(workspace, tmp_path):
     (tmp_path / "half.json").write_text('{"videos": [')
     with pytest.raises(ValueError, match="is not json"):
         read_split(tmp_path / "half.json", workspace)
+    content = json.loads((workspace / "videos.json").read_text())
+    del content["videos"][3]["height"]
+    (tmp_path / "no_height.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"no_height\.json, videos\[3\]: expected id, height, .*KeyError\('height'\)"):
+        read_split(tmp_path / "no_height.json", workspace / "frames")
+
+
+def test_what_scoring_would_fail_at_is_said_before(workspace, tmp_path):
+    names = {i: category["name"] for i, category in enumerate(CATEGORIES)}
+    for name in ("videos.json", "images.json", "unannotated.json"):
+        check_split(read_split(workspace / name, workspace / "frames"), names)
+    with pytest.raises(ValueError, match=r"only the model has \['cat'\], only the file \['thing 6'\]"):
+        check_split(read_split(workspace / "unannotated.json", workspace / "frames"), {**names, 6: "cat"})
+    content = json.loads((workspace / "videos.json").read_text())
+    content["annotations"][2]["segmentations"].pop()
+    (tmp_path / "short.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"short\.json: 1 problem\n- annotation 2 \(id 3, .*segmentations` has 1"):
+        check_split(read_split(tmp_path / "short.json", workspace / "frames"), names)
+    content = json.loads((workspace / "images.json").read_text())
+    del content["annotations"][2]["image_id"]
+    (tmp_path / "nowhere.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"nowhere\.json: expected COCO's form; .*KeyError\('image_id'\)"):
+        check_split(read_split(tmp_path / "nowhere.json", workspace / "frames"), names)
 
 
 def test_classes_meet_categories_by_name():

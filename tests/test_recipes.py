@@ -128,6 +128,7 @@ def test_a_recipe_of_ones_own(tmp_path):
         ({"learning_rate": "fast"}, r"training\.learning_rate: expected a number of at least 0, got 'fast'"),
         ({"betas": [0.9]}, r"training\.betas: expected two numbers in \[0, 1\), got \(0\.9,\)"),
         ({"mixed_precision": "int8"}, r"training\.mixed_precision: expected one of auto, no, bf16, fp16"),
+        ({"betas": ["a", 0.9]}, r"training\.betas: expected two numbers in \[0, 1\), got \('a', 0\.9\)"),
         ({"momentum": 0.9}, r"training\.momentum: no such setting"),
     ],
 )

@@ -10,13 +10,15 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForUniversalSegmentation, AutoVideoProcessor
 
+import vita_hf.evaluation
 from training_runs import SCRIPT, arguments, load_script, make_set
 from vita_hf.data.parquet import write_parquet
 from vita_hf.data.ytvis import read_ytvis
 from vita_hf.training.checkpoints import Checkpoints
-from vita_hf.training.loop import TrainingLog
+from vita_hf.training.loop import StopRequest, TrainingInterrupted, TrainingLog
 
 main = load_script().main
 
@@ -101,6 +103,42 @@ def test_a_signal_ends_it_after_the_step(data, tmp_path):
     assert not (tmp_path / "model.safetensors").exists()
 
 
+def test_a_signal_ends_an_evaluation_at_once(data, tmp_path, monkeypatch):
+    """Twice, as from a batch system and a launcher; the same command goes on with the evaluation."""
+    options = ("--eval-json", str(data[0]), "--eval-images", str(data[1]))
+    args = arguments(data, tmp_path, "training.steps=1", options=options)
+    evaluate, clips = vita_hf.evaluation.segment, []
+
+    def interrupted(*of_clip):
+        clips.append(of_clip)
+        if len(clips) == 2:
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*of_clip)
+
+    monkeypatch.setattr(vita_hf.evaluation, "segment", interrupted)
+    with pytest.raises(SystemExit, match="stopped before the scores of step 1 were there; call again to go on"):
+        main(args)
+    assert len(clips) == 2 and not (tmp_path / "model.safetensors").exists()
+    reset_accelerate()
+    main(args)
+    assert [sorted(entry)[0] for entry in curve(tmp_path)] == ["grad_norm", "evaluation"]
+    assert len(clips) == 2 + 6
+
+
+def test_only_a_second_interrupt_from_the_keyboard_ends_it_at_once():
+    stop = StopRequest()
+    for number in (signal.SIGTERM, signal.SIGTERM):
+        stop.handle(number, None)
+    assert stop
+    with pytest.raises(KeyboardInterrupt):
+        stop.handle(signal.SIGINT, None)
+    with pytest.raises(TrainingInterrupted, match="before it began"), stop.at_once("before it began"):
+        raise AssertionError
+
+
 def test_the_finished_model(data, uninterrupted):
     model, info = AutoModelForUniversalSegmentation.from_pretrained(uninterrupted, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
@@ -114,6 +152,7 @@ def test_the_finished_model(data, uninterrupted):
         "`training.steps=7`",
         "(6 videos, weight 1)",
         "| Optimiser steps | 7 |",
+        "| Time | 0:0",
     ):
         assert fact in card
     assert sorted(path.name for path in (uninterrupted / "checkpoints").iterdir()) == [
@@ -136,6 +175,23 @@ def test_other_data_does_not_go_on(tmp_path):
             reset_accelerate()
     with pytest.raises(SystemExit, match=r"was trained on .*'1-annotations', 3.*, this is .*'2-annotations', 4"):
         main(args)
+
+
+def test_tensorboard_gets_the_log(data, tmp_path):
+    options = ("--report-to", "tensorboard", "--eval-json", str(data[0]), "--eval-images", str(data[1]))
+    main(arguments(data, tmp_path, "training.steps=2", options=options))
+    events = EventAccumulator(str(tmp_path / "trackers" / "vita-hf")).Reload()
+    *steps, scores = curve(tmp_path)
+    for name in ("loss", "loss_vita_ce", "grad_norm"):
+        logged = [(event.step, event.value) for event in events.Scalars(name)]
+        assert logged == [(entry["step"], pytest.approx(entry[name], rel=1e-6)) for entry in steps]
+    (logged,) = events.Scalars("evaluation/AP50")
+    assert (logged.step, logged.value) == (2, pytest.approx(scores["evaluation"]["AP50"], rel=1e-6))
+
+
+def test_fewer_steps_than_a_checkpoint_has(data, uninterrupted):
+    with pytest.raises(SystemExit, match=r"training\.steps: expected at least 7, where .*step-000000007 is, or"):
+        main(arguments(data, uninterrupted, "training.steps=6", options=("--micro-batches", "2")))
 
 
 def test_a_training_goes_further_with_more_steps(data, tmp_path):
@@ -213,6 +269,10 @@ def test_a_broken_frame_stops_or_is_skipped_and_counted(tmp_path):
         (("model.num_queries=0",), (), r"model section: num_queries: expected at least 1, got 0"),
         (("model.num_querys=3",), (), r"model\.num_querys: no such key"),
         (("evaluation.topk=3",), (), r"evaluation\.topk: no such key; expected one of top_k"),
+        (("clips=3",), (), r"expected SECTION\.KEY=VALUE"),
+        (("training.init=scratch",), ("--log-every", "0"), r"log_every: expected at least 1, got 0"),
+        (("training.init=scratch",), ("--micro-batches", "0"), r"micro_batches: expected at least 1, got 0"),
+        (("training.init=scratch",), ("--evaluate-every", "-5"), r"evaluate_every: expected at least 0, got -5"),
         (
             ("training.init=scratch",),
             ("--report-to", "nothing"),
@@ -224,6 +284,40 @@ def test_wrong_values_stop_it_at_once(data, tmp_path, changes, options, message)
     with pytest.raises(SystemExit, match=message):
         main(arguments(data, tmp_path, "training.steps=1", *changes, options=options))
     assert not (tmp_path / "log.jsonl").exists() or not curve(tmp_path)
+
+
+def test_wrong_sources_stop_it_at_once(data, tmp_path):
+    (tmp_path / "bare.yaml").write_text("training: {steps: 1, batch_size: 1, learning_rate: 1, init: scratch}\n")
+    (tmp_path / "odd.yaml").write_text("base: tiny-synthetic\ndata: {train: [{weight: 1}]}\n")
+    other = make_set(tmp_path / "other")
+    content = json.loads(other[0].read_text())
+    content["categories"][0]["name"] = "ring"
+    other[0].write_text(json.dumps(content))
+    own = ("--train-json", str(data[0]), "--train-images", str(data[1]))
+    for recipe, options, message in (
+        (
+            "tiny-synthetic",
+            ("--data-root", str(tmp_path)),
+            r"no data sets \(data\.train\): expected --train-json",
+        ),
+        (str(tmp_path / "bare.yaml"), own, "the recipe's section 'data': expected keys and values, got None"),
+        (str(tmp_path / "odd.yaml"), own, r"data\.train\[0\]\.dataset: missing"),
+        (
+            "tiny-synthetic",
+            (*own, "--eval-json", str(other[0]), "--eval-images", str(other[1])),
+            r"only the model has \['disc'\], only the file \['ring'\]",
+        ),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            main(["--recipe", recipe, *options, "--output", str(tmp_path / "out"), "--cpu"])
+        reset_accelerate()
+    assert not (tmp_path / "out" / "recipe.yaml").exists()
+
+
+def test_a_checkpoint_with_impossible_changes_is_refused(data, uninterrupted, tmp_path):
+    changes = (f"training.init={uninterrupted}", "model.num_last_layers=50")
+    with pytest.raises(SystemExit, match="the recipe's model section: num_last_layers"):
+        main(arguments(data, tmp_path, "training.steps=1", *changes))
 
 
 def test_fsdp_on_the_cpu_is_refused(data, tmp_path, monkeypatch):
@@ -271,9 +365,12 @@ def test_a_frozen_detector_stays_as_it_was(data, tmp_path):
 
 
 def test_two_processes(data, tmp_path):
-    """Under torchrun: one log, one model, a random state for each process; half a batch for each."""
+    """Under torchrun: one log that names all that was skipped, one model, each process its half and random state."""
+    data = make_set(tmp_path / "set", videos=4)
+    for frame in (data[1] / "00001").iterdir():
+        frame.unlink()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(SCRIPT)]
-    options = ("--workers", "0")
+    options = ("--workers", "0", "--skip-broken")
     done = subprocess.run(
         [*command, *arguments(data, tmp_path, "training.steps=2", options=options)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -284,10 +381,11 @@ def test_two_processes(data, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("in 1 micro-batches on 2 processes") == 1
     assert [entry["step"] for entry in curve(tmp_path)] == [1, 2]
+    assert done.stderr.count("skipped: video 2, ") == curve(tmp_path)[-1]["skipped"] == 2  # 8 draws of 4 videos
     checkpoint = Checkpoints(tmp_path / "checkpoints", 1).path(2)
     assert {f"random_states_{rank}.pkl" for rank in (0, 1)} <= {path.name for path in checkpoint.iterdir()}
     # The first step's class losses depend on no points but the matcher's: near those of one process.
-    main(arguments(data, tmp_path / "one", "training.steps=1"))
+    main(arguments(data, tmp_path / "one", "training.steps=1", options=("--skip-broken",)))
     one, two = curve(tmp_path / "one")[0], curve(tmp_path)[0]
     assert two["loss_vita_ce"] == pytest.approx(one["loss_vita_ce"], rel=0.02)
 

@@ -29,10 +29,11 @@ def test_card_of_a_measured_model():
         versions={"torch": "2.14.1", "vita-hf": "0.1.0"},
         metrics=METRICS,
         evaluated_on=DataSource(name="ytvis2019", annotations="valid.json", videos=302),
+        split="validation",
         base_model="facebook/mask2former-swin-tiny-coco-instance",
         license="cc-by-4.0",
         hardware="1 × NVIDIA H100",
-        wall_time=93784.4,
+        seconds=93784.4,
         learning_curve=[{"step": 1000, "loss": 31.41592, "AP": 0.1}, {"step": 2000, "loss": 27.0, "AP": 0.2}],
         notes="  Stopped once | resumed.\n",
     )

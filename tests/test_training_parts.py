@@ -234,11 +234,12 @@ def test_learning_curve():
         ({"data": {"train": {"0": 1}}}, r"data\.train: expected a list, got \{'0': 1\}"),
         ({"data": {"train": [{"dataset": "coco", "wait": 1}]}}, r"data\.train\[0\]\.wait: no such key"),
         ({"model": [1]}, r"model: expected keys and values, got \[1\]"),
+        ({"training": 3}, r"section 'training': expected keys and values, got 3"),
     ],
 )
 def test_unknown_keys_of_a_recipe(recipe, message):
     with pytest.raises(ValueError, match=message):
-        check_recipe(recipe)
+        check_recipe({"data": {}, "clips": {}, "training": {}} | recipe)
     for name in list_recipes():
         check_recipe(load_recipe(name))
 
@@ -257,7 +258,7 @@ def test_processes_share_a_stream(monkeypatch, micro_batches):
                 self.epoch, self.position = self.epoch + 1, 1
             return {"video_id": 10 * self.epoch + self.position - 1}
 
-    monkeypatch.setattr("vita_hf.data.streamed_clips.stream_rows", Stream)
+    monkeypatch.setattr("vita_hf.data.streamed_clips.RowStream", Stream)
     clips = SimpleNamespace(rows=None, seed=0, buffer_size=1)
     options = {"micro_batches": micro_batches, "num_processes": 2}
     places, seen = [], []

@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from tqdm.auto import tqdm
 
 from .data.categories import plain_name
 from .files import write_atomically
 from .image_processing_vita import VitaVideoProcessor
+from .metrics import VisEvaluator
 from .modeling_vita import VitaForVideoInstanceSegmentation
 from .streaming import VideoStream, segment_video
 from .video_io import image_size
@@ -77,9 +80,13 @@ def read_split(annotations: str | os.PathLike, images: str | os.PathLike) -> Spl
         raise ValueError(f"{path}: expected an object with 'categories' and 'videos' (or, for COCO, 'images')")
     of_images = "videos" not in content
     clips = []
-    for entry in content["images" if of_images else "videos"]:
-        names = [entry["file_name"]] if of_images else entry["file_names"]
-        clips.append(Clip(entry["id"], [folder / name for name in names], (entry["height"], entry["width"])))
+    for number, entry in enumerate(content[table := "images" if of_images else "videos"]):
+        try:
+            names = [entry["file_name"]] if of_images else entry["file_names"]
+            clips.append(Clip(entry["id"], [folder / name for name in names], (entry["height"], entry["width"])))
+        except (KeyError, TypeError) as error:
+            expected = f"id, height, width and {'file_name' if of_images else 'file_names'}"
+            raise ValueError(f"{path}, {table}[{number}]: expected {expected}; {error!r}") from None
     if not clips:
         raise ValueError(f"{path} lists no {'images' if of_images else 'videos'}")
     missing = [str(frame) for clip in clips for frame in clip.frames if not frame.is_file()]
@@ -89,6 +96,21 @@ def read_split(annotations: str | os.PathLike, images: str | os.PathLike) -> Spl
         )
     categories = sorted(content["categories"], key=lambda category: category["id"])
     return Split(path, clips, categories, of_images, bool(content.get("annotations")))
+
+
+def check_split(split: Split, id2label: dict[int, str]) -> None:
+    """Complain before any work about what a run over a split would fail at in its end: the classes, the ground truth.
+
+    Args:
+        split: with annotations or without.
+        id2label: the model's classes.
+
+    Raises:
+        ValueError: says what does not fit.
+    """
+    category_ids(id2label, split.categories)
+    if split.annotated:
+        _read_images_truth(split.path) if split.of_images else VisEvaluator(split.path)
 
 
 def category_ids(id2label: dict[int, str], categories: list[dict[str, Any]]) -> dict[int, int]:
@@ -230,12 +252,9 @@ def write_results(results: Iterable[list[dict]], folder: Path, zipped: bool) -> 
 
 def score_images(annotations: str | os.PathLike, results: str | os.PathLike) -> dict[str, Any]:
     """COCO's mask scores by pycocotools, with AP per category under `per_category`."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
     names = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+    truth = _read_images_truth(annotations)
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(annotations))
         found = json.loads(Path(results).read_text())
         if not found:
             return {**dict.fromkeys(names, 0.0), "per_category": {}}
@@ -251,16 +270,24 @@ def score_images(annotations: str | os.PathLike, results: str | os.PathLike) -> 
     return {**dict(zip(names, map(float, scorer.stats))), "per_category": per_category}
 
 
+def _read_images_truth(annotations: str | os.PathLike) -> COCO:
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            return COCO(str(annotations))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{annotations}: expected COCO's form; pycocotools failed with {error!r}") from None
+
+
 __all__ = [
     "Clip",
     "ResultStore",
     "Split",
     "category_ids",
+    "check_split",
     "describe_model",
     "describe_run",
     "read_split",
     "score_images",
     "segment_split",
-    "write_atomically",
     "write_results",
 ]

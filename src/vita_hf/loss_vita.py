@@ -6,8 +6,8 @@ again. The terms and their weights are the reference's (`vita_criterion.py`, `cr
 
 Every term is a sum over the batch divided by a number that depends on the targets alone, see `loss_normalizers`. The
 reference divides cross-entropy and similarity by each process's own number and lets DDP average the quotients; here
-the numbers are summed over processes first, so that eight processes with one clip equal one process with eight. With
-one process both are the same.
+the numbers are summed over processes first, as one process with all clips would count them. With one process both are
+the same.
 """
 
 import math

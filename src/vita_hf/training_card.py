@@ -44,11 +44,11 @@ class TrainingReport:
         versions: Versions of the packages, by name.
         metrics: Measured results as the metric gives them: fractions, -1 where undefined, and maybe `per_category`.
         evaluated_on: The data of the metrics.
-        split: Which part of that data set it is.
+        split: Which part of that data set it is, by the Hub's names; None where that isn't known.
         base_model: The model that the weights come from, a Hub id or a name; None if trained from nothing.
         license: Of the weights, by the Hub's names.
         hardware: What it was trained on, for example "1 × NVIDIA H100".
-        wall_time: Seconds.
+        seconds: What it took, evaluations included.
         learning_curve: Rows with the same keys, the first of them `step`.
         notes: Anything else, Markdown.
 
@@ -65,11 +65,11 @@ class TrainingReport:
     versions: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     evaluated_on: DataSource | None = None
-    split: str = "validation"
+    split: str | None = None
     base_model: str | None = None
     license: str | None = None
     hardware: str | None = None
-    wall_time: float | None = None
+    seconds: float | None = None
     learning_curve: Sequence[Mapping[str, float]] = ()
     notes: str | None = None
 
@@ -167,7 +167,7 @@ def _training(report: TrainingReport) -> str:
         "Seed": report.seed,
         "Started from": f"`{report.base_model}`" if report.base_model else "nothing",
         "Hardware": report.hardware,
-        "Time": None if report.wall_time is None else str(timedelta(seconds=round(report.wall_time))),
+        "Time": None if report.seconds is None else str(timedelta(seconds=round(report.seconds))),
         "Versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
     }
     rows = {name: value for name, value in rows.items() if value not in (None, "")}

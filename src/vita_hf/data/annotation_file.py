@@ -149,13 +149,14 @@ class RowMaker:
 
     def row(self, video: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
         """
-        One video's row, and what is wrong with it. The row is of use only if none of the problems is an error.
+        One video's row, and all that is wrong with it. The row is of use for training only if none of the problems is
+        an error; it is empty where its frames or their size are not known, and then its annotations are not looked at.
 
         Where `bboxes` is there, an object is in a frame only if both its box and its segmentation are, as in the
         reference; files without any `bboxes` (own data) are read by their segmentations alone.
         """
         problems = self._check_video(video)
-        if problems:
+        if any(problem.kind == "malformed" for problem in problems):
             return {}, problems
         names, size = video["file_names"], (video["height"], video["width"])
         instances = []
@@ -165,11 +166,11 @@ class RowMaker:
                 name = None if frame is None else names[frame]
                 problems.append(Problem(kind, message, self.file.path, video["id"], entry.get("id"), frame, name))
 
-            if self._check_annotation(entry, len(names), note):
-                label = self.labels[entry["category_id"]]
+            label = self._check_annotation(entry, note)
+            if self._check_lengths(entry, len(names), note):
                 segmentations = self._segmentations(entry, size, note)
                 if label is not None:
-                    instance = {"id": entry["id"], "label": label, "iscrowd": bool(entry.get("iscrowd", 0))}
+                    instance = {"id": entry.get("id"), "label": label, "iscrowd": bool(entry.get("iscrowd", 0))}
                     instances.append({**instance, "segmentations": segmentations})
         row = {"video_id": video["id"], "height": size[0], "width": size[1], "instances": instances}
         return {**row, "frames": [os.path.join(self.images, name) for name in names]}, problems
@@ -187,24 +188,25 @@ class RowMaker:
             return fault("length", f"length is {shorten(video['length'])}, but it names {len(names)} frames")
         return []
 
-    def _check_annotation(self, entry: dict[str, Any], length: int, note) -> bool:
-        """Note what is wrong with it as a whole; returns whether its frames can be looked at."""
-        fine = True
+    def _check_annotation(self, entry: dict[str, Any], note) -> int | None:
+        """Note what is wrong with it as a whole; returns its class, -1 for none, `None` if it is to be dropped."""
         key, category = entry.get("id"), entry.get("category_id")
         if not is_integer(key):
             note("malformed", f"expected an integer id, got {shorten(key)}")
-            fine = False
         elif key in self.annotation_ids:
             note("duplicate-id", "an earlier annotation has the same id")
-            fine = False
         else:
             self.annotation_ids.add(key)
-        if not is_integer(category) or category not in self.labels:
-            note("unknown-category", f"category {shorten(category)}, expected one of {_some(self.labels)}")
-            fine = False
         if entry.get("iscrowd", 0) not in (0, 1):
             note("malformed", f"iscrowd: expected 0 or 1, got {shorten(entry['iscrowd'])}")
-            fine = False
+        if not is_integer(category) or category not in self.labels:
+            note("unknown-category", f"category {shorten(category)}, expected one of {_some(self.labels)}")
+            return -1
+        return self.labels[category]
+
+    def _check_lengths(self, entry: dict[str, Any], length: int, note) -> bool:
+        """Note where it has not one entry a frame; returns whether it has."""
+        fine = True
         for field in ("segmentations", "bboxes"):
             values = entry.get(field)
             if values is None and field == "bboxes":

@@ -48,12 +48,14 @@ def check_annotations(
     """
     if not os.path.isdir(images):
         raise FileNotFoundError(f"no such folder of frames: {images}")
+    problems: list[Problem] = []
     try:
         file = read_annotation_file(annotations, form)
+        problems += file.problems
         labels, _ = ClassChoice(dataset=dataset).resolve(file)
     except AnnotationError as error:
-        return error.problems
-    problems, rows = list(file.problems), []
+        return problems + error.problems
+    rows = []
     maker = RowMaker(file, labels, os.fspath(images))
     for video in file.videos:
         row, found = maker.row(video)

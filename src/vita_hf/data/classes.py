@@ -16,12 +16,10 @@ class ClassChoice:
     Attributes:
         dataset: the data set whose categories the file has; `None`: whatever the file lists, by ascending id.
         target: the video data set that COCO's categories are mapped to.
-        target_names: the class names of another training set, to join the file's categories with by name.
     """
 
     dataset: str | None = None
     target: str | None = None
-    target_names: tuple[str, ...] | None = None
 
     def resolve(self, file: AnnotationFile) -> tuple[dict[int, int | None], tuple[str, ...]]:
         """
@@ -44,12 +42,6 @@ class ClassChoice:
             # the video data sets number their categories from 1
             labels = {key: mapped[key] - 1 if key in mapped else None for key in labels}
             names = tuple(id2label(self.target).values())
-        if self.target_names is not None:
-            joined = {plain_name(name): label for label, name in enumerate(self.target_names)}
-            labels = {key: joined.get(plain_name(names[label])) for key, label in labels.items()}
-            if all(label is None for label in labels.values()):
-                _fail(file, f"none of its categories has the name of one of the classes {', '.join(self.target_names)}")
-            names = self.target_names
         return labels, names
 
 

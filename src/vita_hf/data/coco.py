@@ -14,7 +14,6 @@ def read_coco(
     images: str | os.PathLike,
     *,
     target: str | None = "coco",
-    target_names: tuple[str, ...] | None = None,
     skip_broken: bool = False,
     cache_dir: str | os.PathLike | None = None,
     name: str | None = None,
@@ -28,8 +27,6 @@ def read_coco(
         target: whose classes the labels are. "coco": COCO's 80. "ytvis2019", "ytvis2021" or "ovis": the video data
             set's, after [`categories.COCO_TO_DATASET`]; annotations of other categories are dropped. `None`: the file's
             own categories, by ascending id.
-        target_names: join the categories by name with these classes (of another training set, in the order of their
-            labels) and drop the others; with `target` "coco" or `None`.
         skip_broken: leave out images with faults and log how many, instead of stopping at the first.
         cache_dir: for the Arrow files; by default the cache of `datasets`.
         name: by default "coco", or the file's name for `target=None`.
@@ -40,12 +37,9 @@ def read_coco(
     """
     if target not in (None, "coco", *COCO_TO_DATASET):
         raise ValueError(f"target: expected None, 'coco' or one of {', '.join(COCO_TO_DATASET)}, got {target!r}")
-    if target in COCO_TO_DATASET and target_names is not None:
-        raise ValueError(f"target_names: expected None with target={target!r}, which has its own map")
     choice = ClassChoice(
         dataset=None if target is None else "coco",
         target=target if target in COCO_TO_DATASET else None,
-        target_names=None if target_names is None else tuple(target_names),
     )
     name = name or ("coco" if target else Path(annotations).stem)
     return read_cached(annotations, images, "coco", choice, skip_broken, cache_dir, name)

@@ -166,12 +166,7 @@ class StepBatchSampler:
         process_index: int = 0,
         start_step: int = 0,
     ):
-        parts = micro_batches * num_processes
-        if min(batch_size, micro_batches, num_processes) < 1 or batch_size % parts:
-            raise ValueError(
-                f"batch_size: expected a multiple of micro_batches · num_processes = {parts}, all positive, "
-                f"got {batch_size}"
-            )
+        check_batch_size(batch_size, micro_batches, num_processes)
         if not 0 <= process_index < num_processes:
             raise ValueError(f"process_index: expected 0 to {num_processes - 1}, got {process_index}")
         if not 0 <= start_step <= steps:
@@ -189,6 +184,19 @@ class StepBatchSampler:
             yield list(range(first, first + size))
 
 
+def check_batch_size(batch_size: int, micro_batches: int, num_processes: int) -> None:
+    """
+    Raises:
+        ValueError: a step's clips can't be shared out evenly.
+    """
+    parts = micro_batches * num_processes
+    if min(batch_size, micro_batches, num_processes) < 1 or batch_size % parts:
+        raise ValueError(
+            f"batch_size: expected a multiple of micro_batches · num_processes = {parts}, all positive, "
+            f"got {batch_size}"
+        )
+
+
 def _generator(seed: int, purpose: int, *numbers: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, *numbers)))
 
@@ -198,4 +206,4 @@ def _permutation(seed: int, source: int, epoch: int, size: int) -> np.ndarray:
     return _generator(seed, _PERMUTATION, source, epoch).permutation(size)
 
 
-__all__ = ["ClipDataset", "Draw", "SampleSchedule", "StepBatchSampler"]
+__all__ = ["ClipDataset", "Draw", "SampleSchedule", "StepBatchSampler", "check_batch_size"]

@@ -1,18 +1,10 @@
 """What a drawn clip needs of a row: single frames and single masks, with errors that lead to the broken file."""
 
 import io
-import struct
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from PIL import Image, ImageOps
-from pycocotools import mask as mask_api
-
-from ..metrics.vis_ap.rle import RunLengthError, decode
-
-# what Pillow's decoders raise on damaged files
-_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 class BrokenSampleError(ValueError):
@@ -59,7 +51,9 @@ def decode_frame(frame: Mapping[str, Any], row: Mapping[str, Any]) -> Image.Imag
             image = ImageOps.exif_transpose(opened).convert("RGB")
     except FileNotFoundError:
         raise broken("frame-missing", "no such file") from None
-    except _DAMAGED as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # on damaged files Pillow raises almost anything, TypeError and struct.error included
         raise broken("frame-unreadable", f"can't be decoded as an image: {error}") from error
     size = (row["height"], row["width"])
     if (image.height, image.width) != size:
@@ -68,43 +62,9 @@ def decode_frame(frame: Mapping[str, Any], row: Mapping[str, Any]) -> Image.Imag
     return image
 
 
-def segmentation_mask(
-    segmentation: Mapping[str, Any] | None, row: Mapping[str, Any], annotation_id: int | None = None
-) -> np.ndarray:
-    """
-    Rasterise one frame's segmentation.
-
-    Args:
-        segmentation: an entry of an instance's `segmentations`; `None`: an empty mask. The parts of polygons are or-ed.
-        row: of which `video_id`, `height` and `width` are needed.
-        annotation_id: for the error message.
-
-    Returns:
-        (height, width), bool.
-
-    Raises:
-        BrokenSampleError: the run lengths are corrupt.
-    """
-    height, width = row["height"], row["width"]
-    if segmentation is None:
-        return np.zeros((height, width), bool)
-    counts = segmentation["rle"]
-    if counts is None:
-        parts = mask_api.frPyObjects(segmentation["polygons"], height, width)
-        counts = mask_api.merge(parts)["counts"].decode("ascii")
-    try:
-        # pycocotools' own decoder checks nothing; this one does, and has the runs at hand afterwards
-        pairs, _, _ = decode([counts], height * width)
-    except RunLengthError as error:
-        where = "a mask" if annotation_id is None else f"annotation {annotation_id}"
-        raise BrokenSampleError("rle-corrupt", row["video_id"], where, error.problems[0]) from None
-    is_object = np.tile([False, True], len(pairs))
-    return np.repeat(is_object, pairs.reshape(-1)).reshape(width, height).T
-
-
 def has_objects(row: Mapping[str, Any]) -> bool:
     """Whether a row has an object to learn from: one that is no crowd and is there in some frame."""
     return any(not i["iscrowd"] and any(s is not None for s in i["segmentations"]) for i in row["instances"])
 
 
-__all__ = ["BrokenSampleError", "decode_frame", "has_objects", "segmentation_mask"]
+__all__ = ["BrokenSampleError", "decode_frame", "has_objects"]

@@ -35,7 +35,7 @@ VIDEO_FEATURES = Features(
 - `instances`: the annotated objects, in the file's order. `id` is the annotation's; `label` a 0-based class index;
   `segmentations` has T entries: `None` where the object is absent, else `{"rle", "polygons"}` with one of the two set:
   `rle` is the compressed `counts` string of a mask of (height, width), `polygons` a list of `[x0, y0, x1, y1, …]` in
-  pixels. Rasterised by [`rows.segmentation_mask`].
+  pixels. Rasterised by [`masks.frame_masks`].
 """
 
 

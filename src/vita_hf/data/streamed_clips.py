@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from .clips import ClipSettings, draw_clip
 from .mixing import StepBatchSampler
-from .streaming import stream_rows
+from .streaming import RowStream
 
 
 class StreamedClips(Dataset):
@@ -65,7 +65,7 @@ class StreamBatchSampler:
     def __iter__(self) -> Iterator[list[tuple[int, dict]]]:
         numbers = self.numbers
         epoch, position = self._places[numbers.start_step]
-        stream = stream_rows(self.clips.rows, self.clips.seed, epoch, self.clips.buffer_size, position)
+        stream = RowStream(self.clips.rows, self.clips.seed, epoch, self.clips.buffer_size, position)
         reached = numbers.start_step * numbers.batch_size  # the number of the stream's next row
         for batch in numbers:
             items = []

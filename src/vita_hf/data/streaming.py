@@ -11,14 +11,28 @@ from .rows import has_objects
 
 class RowStream(Iterator[dict[str, Any]]):
     """
-    An endless iterator over rows; see [`stream_rows`].
+    Shuffles a stream, epoch after epoch, without end.
+
+    Shards come in random order; rows are drawn at random from a buffer that they pass through. Rows without an object
+    to learn from are left out. Iterate in the main process and hand rows to the workers: inside a worker `datasets`
+    gives each one a part of the shards, and the order then depends on their number. Every process reads all rows, and
+    [`~vita_hf.data.streamed_clips.StreamBatchSampler`] takes its own.
+
+    Args:
+        rows: with [`schema.VIDEO_FEATURES`], from `read_parquet(…, streaming=True)`.
+        seed, epoch: decide the order.
+        buffer_size: rows held in memory to choose from, with their encoded images (a few MB for a video).
+        position: rows of the first epoch to pass over. They are read (not decoded), since a stream has no index.
 
     Attributes:
         epoch: of the next row.
         position: how many rows of that epoch came before it. A stream started with both goes on with the same row.
+
+    Raises:
+        ValueError: (at once) the epoch has fewer rows than `position`; (while iterating) no row has an object.
     """
 
-    def __init__(self, rows: IterableDataset, seed: int, epoch: int, buffer_size: int, position: int):
+    def __init__(self, rows: IterableDataset, seed: int, epoch: int = 0, buffer_size: int = 100, position: int = 0):
         if buffer_size < 1:
             raise ValueError(f"buffer_size: expected at least 1, got {buffer_size}")
         self.epoch, self.position = epoch, 0
@@ -61,27 +75,4 @@ class RowStream(Iterator[dict[str, Any]]):
         return row
 
 
-def stream_rows(
-    rows: IterableDataset, seed: int, epoch: int = 0, buffer_size: int = 100, position: int = 0
-) -> RowStream:
-    """
-    Shuffle a stream, epoch after epoch, without end.
-
-    Shards come in random order; rows are drawn at random from a buffer that they pass through. Rows without an object
-    to learn from are left out. Iterate in the main process and hand rows to the workers: inside a worker `datasets`
-    gives each one a part of the shards, and the order then depends on their number. Of several processes, each takes
-    every n-th row.
-
-    Args:
-        rows: with [`schema.VIDEO_FEATURES`], from `read_parquet(…, streaming=True)`.
-        seed, epoch: decide the order.
-        buffer_size: rows held in memory to choose from, with their encoded images (a few MB for a video).
-        position: rows of the first epoch to pass over. They are read (not decoded), since a stream has no index.
-
-    Raises:
-        ValueError: (at once) the epoch has fewer rows than `position`; (while iterating) no row has an object.
-    """
-    return RowStream(rows, seed, epoch, buffer_size, position)
-
-
-__all__ = ["RowStream", "stream_rows"]
+__all__ = ["RowStream"]

@@ -15,7 +15,6 @@ def read_ytvis(
     images: str | os.PathLike,
     *,
     categories: str | None = None,
-    target_names: tuple[str, ...] | None = None,
     skip_broken: bool = False,
     cache_dir: str | os.PathLike | None = None,
     name: str | None = None,
@@ -31,8 +30,6 @@ def read_ytvis(
         images: the folder that its `file_names` are relative to.
         categories: "ytvis2019", "ytvis2021" or "ovis": the data set's own classes, after a look whether the file's
             categories are these. `None`: the classes are the file's categories, by ascending id.
-        target_names: join the file's categories by name with these classes (of another training set, in the order of
-            their labels) and drop the others.
         skip_broken: leave out videos with faults and log how many, instead of stopping at the first.
         cache_dir: for the Arrow files; by default the cache of `datasets`.
         name: by default `categories`, or the file's name.
@@ -43,7 +40,7 @@ def read_ytvis(
     """
     if categories is not None and categories not in DATASETS:
         raise ValueError(f"categories: expected one of {', '.join(DATASETS)} or None, got {categories!r}")
-    choice = ClassChoice(dataset=categories, target_names=None if target_names is None else tuple(target_names))
+    choice = ClassChoice(dataset=categories)
     name = name or categories or Path(annotations).stem
     return read_cached(annotations, images, "ytvis", choice, skip_broken, cache_dir, name)
 

@@ -12,7 +12,8 @@ The sections of a recipe:
 - `training`: fields of [`vita_hf.training.settings.TrainingSettings`];
 - `evaluation`: `top_k`, the predictions per video that the data set's benchmark is run with.
 
-Values are the released configurations' (NeurIPS 2022, arXiv 2206.04403; repository `sukjunhwang/VITA`).
+Values are the released configurations' (NeurIPS 2022, arXiv 2206.04403; repository `sukjunhwang/VITA`), but for
+`training.mixed_precision`, which is fp16 there.
 """
 
 import re
@@ -45,13 +46,19 @@ _Loader.add_implicit_resolver(
 
 def check_recipe(recipe: dict[str, Any]) -> None:
     """
-    Look for names that no section has: a typing error would have no effect otherwise.
+    Look for what a training can't go without, and for names that no section has: a typing error would have no effect.
 
-    `clips` and `training` are checked by their own classes.
+    The values of `clips` and `training` are checked by their own classes.
 
     Raises:
-        ValueError: names the first such key.
+        ValueError: names the first such section or key.
     """
+    for section in ("data", "clips", "training"):
+        if not isinstance(recipe.get(section), dict):
+            raise ValueError(
+                f"the recipe's section {section!r}: expected keys and values, got {recipe.get(section)!r}; a recipe of "
+                "one's own gets the usual ones by its base, for example base: ytvis2019-r50"
+            )
 
     def check(section: str, values: Any, known: Collection[str]) -> None:
         if not isinstance(values, dict):
@@ -69,6 +76,8 @@ def check_recipe(recipe: dict[str, Any]) -> None:
         raise ValueError(f"data.train: expected a list, got {sources!r}")
     for number, source in enumerate(sources):
         check(f"data.train[{number}]", source, _SOURCE_KEYS)
+        if "dataset" not in source:
+            raise ValueError(f"data.train[{number}].dataset: missing")
 
 
 def list_recipes() -> list[str]:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from transformers import TimmBackboneConfig
 
 from ..data.categories import CATEGORIES
@@ -110,6 +109,7 @@ def save_model(
         evaluated_on=evaluated_on if scores else None,
         base_model=base_model(settings.init, model),
         hardware=describe_hardware(accelerator),
+        seconds=trainer.seconds,
         learning_curve=learning_curve(entries),
     )
     top_k = recipe.get("evaluation", {}).get("top_k", 10)
@@ -137,19 +137,6 @@ def base_model(init: str, model: VitaForVideoInstanceSegmentation) -> str | None
     return os.path.basename(os.path.abspath(init)) if os.path.isdir(init) else init
 
 
-def create_repository(repository: str) -> None:
-    """
-    Make a model repository of the Hub where there is none.
-
-    Raises:
-        ValueError: no Hub, no token, or no right to; says which.
-    """
-    try:
-        HfApi().create_repo(repository, exist_ok=True)
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise ValueError(f"--push-to-hub {repository}: {error}") from error
-
-
 def push_to_hub(folder: Path, repository: str) -> None:
     """Upload what `save_model` wrote, not the checkpoints, to a model repository of the Hub."""
     HfApi().upload_folder(
@@ -163,7 +150,6 @@ def push_to_hub(folder: Path, repository: str) -> None:
 
 __all__ = [
     "base_model",
-    "create_repository",
     "describe_changes",
     "flatten",
     "learning_curve",

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -40,15 +41,19 @@ class TrainingInterrupted(Exception):
 @dataclass(frozen=True, kw_only=True)
 class LoopOptions:
     """
-    What does not change the result of a training.
+    How a training runs: none of it says what is trained on what.
 
     Attributes:
         output: The training's folder.
-        micro_batches: Forward passes a step is cut into; the more, the less memory.
+        micro_batches: Forward passes a step is cut into; the more, the less memory. Clips are padded to the largest of
+            their micro-batch, so that results are equal only where all have the same size.
         workers: Processes that load clips, for each training process.
         log_every: Steps that a line of the log is the mean of.
         checkpoint_every, keep: Steps between checkpoints, and how many of them are kept.
         evaluate_every: Steps between evaluations; 0 for none before the end.
+
+    Raises:
+        ValueError: a number that can't work; says which.
     """
 
     output: Path
@@ -58,6 +63,12 @@ class LoopOptions:
     checkpoint_every: int = 1000
     keep: int = 2
     evaluate_every: int = 0
+
+    def __post_init__(self):
+        for name in ("micro_batches", "workers", "log_every", "checkpoint_every", "keep", "evaluate_every"):
+            least = 0 if name in ("workers", "evaluate_every") else 1
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
 
 
 class Trainer:
@@ -102,16 +113,17 @@ class Trainer:
         self.log = TrainingLog(options.output / "log.jsonl", enabled=accelerator.is_main_process)
         self.step = 0
         self.skipped = 0
-        self.sums: dict[str, float] = {}  # of the terms since the last line of the log, and of how many steps
-        self.summed = 0
+        self.sums: dict[str, list[float]] = {}  # of each term since the log's last line: its sum, and of how many steps
         self.place: list[int] | None = None  # in a stream, of the next step
+        self.seconds = 0.0  # that `run` took, also before this process
+        self._started = time.monotonic()
 
     def resume(self) -> bool:
         """
         Go on from the newest complete checkpoint; False where there is none.
 
         Raises:
-            ValueError: it was trained on other data.
+            ValueError: it was trained on other data, or further than `settings.steps`.
         """
         steps = self.checkpoints.steps()
         if steps:
@@ -121,15 +133,21 @@ class Trainer:
                     f"{self.checkpoints.path(steps[-1])} was trained on {state['data']}, this is {self.data}: expected "
                     "the same data, or another --output"
                 )
+            if state["step"] > self.settings.steps:
+                raise ValueError(
+                    f"training.steps: expected at least {state['step']}, where {self.checkpoints.path(steps[-1])} is, "
+                    f"or another --output; got {self.settings.steps}"
+                )
             self.checkpoints.load(self.accelerator, steps[-1])
             self.step, self.skipped, self.place = state["step"], state["skipped"], state["place"]
-            self.sums, self.summed = state["sums"], state["summed"]
+            self.sums, self.seconds = state["sums"], state["seconds"]
         self.log.rewind(self.step)
         return bool(steps)
 
     def save(self) -> None:
         """Write a checkpoint of the step that was reached."""
-        names = ("skipped", "place", "sums", "summed", "data")
+        names = ("skipped", "place", "sums", "data", "seconds")
+        self._count_seconds()
         self.checkpoints.save(self.accelerator, self.step, {name: getattr(self, name) for name in names})
 
     def run(self) -> None:
@@ -142,6 +160,7 @@ class Trainer:
         options, settings = self.options, self.settings
         self._switch_to_training()
         loader = self._loader()
+        self._started = time.monotonic()
         batches = iter(loader)
         progress = tqdm(
             total=settings.steps,
@@ -152,7 +171,7 @@ class Trainer:
             dynamic_ncols=True,
         )
         with progress, _shut_down(batches), _stop_signals() as stop:
-            self._evaluate_if_due()  # where a kill cut it short
+            self._evaluate_if_due(stop)  # where a kill cut it short
             while self.step < settings.steps:
                 terms, asked = self._train_step([_checked(next(batches)) for _ in range(options.micro_batches)], stop)
                 self.step += 1
@@ -165,7 +184,12 @@ class Trainer:
                     self.save()
                 if asked and not last:
                     raise TrainingInterrupted(f"stopped after step {self.step}; call again to go on")
-                self._evaluate_if_due()
+                self._evaluate_if_due(stop)
+        self._count_seconds()
+
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        self.seconds, self._started = self.seconds + now - self._started, now
 
     def _switch_to_training(self) -> None:
         self.model.train()
@@ -225,11 +249,13 @@ class Trainer:
         self.optimizer.zero_grad()
 
         skipped = [message for batch in batches for message in batch["skipped"]]
-        for message in skipped:
-            logger.warning("skipped: %s", message)
         share = [torch.tensor(float(value), device=device) for value in (bool(stop), len(skipped))]
         reduced = accelerator.reduce(torch.stack([*share, *totals.values()]), "sum").tolist()
-        self.skipped += round(reduced[1])
+        if reduced[1]:
+            self.skipped += round(reduced[1])
+            for message in gather_object(skipped):  # other processes' logging is quiet
+                if accelerator.is_main_process:
+                    logger.warning("skipped: %s", message)
         terms = {name: value / accelerator.num_processes for name, value in zip(totals, reduced[2:])}
         if not np.isfinite(terms["loss"]):
             videos = [video for batch in batches for video in batch["video_ids"]]
@@ -239,14 +265,14 @@ class Trainer:
         return {"learning_rate": rate, **terms}, reduced[0] > 0
 
     def _record(self, terms: dict[str, float], progress: tqdm) -> None:
-        self.summed += 1
         for name, value in terms.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+            total, count = self.sums.get(name, (0.0, 0))
+            self.sums[name] = [total + value, count + 1]
         if self.step % self.options.log_every and self.step != self.settings.steps:
             return
-        means = {name: value / self.summed for name, value in self.sums.items()}
+        means = {name: total / count for name, (total, count) in self.sums.items()}
         means["learning_rate"] = terms["learning_rate"]
-        self.sums, self.summed = {}, 0
+        self.sums = {}
         progress.set_postfix(loss=f"{means['loss']:.3f}", refresh=False)
         self.log.write({"step": self.step, **means, "skipped": self.skipped})
         self.accelerator.log(means, step=self.step)
@@ -258,11 +284,12 @@ class Trainer:
         due = not any("evaluation" in entry and entry["step"] == self.step for entry in self.log.entries())
         return bool(broadcast_object_list([due])[0])  # the log is the main process's
 
-    def _evaluate_if_due(self) -> None:
+    def _evaluate_if_due(self, stop: "StopRequest") -> None:
         if not self._evaluation_is_due():
             return
         model = self.accelerator.unwrap_model(self.model)
-        scores = self.evaluate(model.eval(), self.step)
+        with stop.at_once(f"stopped before the scores of step {self.step} were there; call again to go on"):
+            scores = self.evaluate(model.eval(), self.step)
         self._switch_to_training()
         self.log.write({"step": self.step, "evaluation": scores})
         self.accelerator.log({f"evaluation/{k}": v for k, v in scores.items() if isinstance(v, float)}, step=self.step)
@@ -302,9 +329,29 @@ class StopRequest:
 
     def __init__(self):
         self.asked = False
+        self._message: str | None = None  # of what can be left at any time
 
     def __bool__(self) -> bool:
         return self.asked
+
+    @contextlib.contextmanager
+    def at_once(self, message: str) -> Iterator[None]:
+        """Leave the context by `TrainingInterrupted` as soon as an end is asked for, or was before."""
+        self._message = message
+        try:
+            if self.asked:
+                raise TrainingInterrupted(message)
+            yield
+        finally:
+            self._message = None
+
+    def handle(self, number: int, frame) -> None:
+        """Signal handler. A launcher passes on SIGTERM that a batch system may send to every process besides."""
+        again, self.asked = self.asked, True
+        if self._message is not None and not again:
+            raise TrainingInterrupted(self._message)
+        if again and number == signal.SIGINT:
+            raise KeyboardInterrupt
 
 
 class _Attempts(Dataset):
@@ -350,15 +397,9 @@ def _shut_down(batches: Iterator) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stop_signals() -> Iterator[StopRequest]:
-    """SIGINT and SIGTERM end the training after the current step; a second one at once."""
+    """SIGINT and SIGTERM end the training after the current step; a second SIGINT at once."""
     stop = StopRequest()
-
-    def handle(number, frame):
-        if stop:
-            raise KeyboardInterrupt
-        stop.asked = True
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

@@ -69,7 +69,8 @@ class TrainingSettings:
         self._require(
             all(isinstance(step, int) for step in self.learning_rate_steps), "learning_rate_steps", "integers"
         )
-        self._require(len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "betas", "two numbers in [0, 1)")
+        fine = len(self.betas) == 2 and all(isinstance(b, int | float) and 0 <= b < 1 for b in self.betas)
+        self._require(fine, "betas", "two numbers in [0, 1)")
         self._require(self.mixed_precision in PRECISIONS, "mixed_precision", f"one of {', '.join(PRECISIONS)}")
         self._require(self.save_dtype in SAVE_DTYPES, "save_dtype", f"one of {', '.join(SAVE_DTYPES)}")
         self._require(

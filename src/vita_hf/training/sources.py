@@ -40,8 +40,13 @@ def recipe_sources(recipe: dict[str, Any], root: str | os.PathLike, skip_broken:
             maybe `clips` that differ from the recipe's own.
         root: the folder that holds the data sets' folders.
         skip_broken: leave out videos with faults in the annotation file.
+
+    Raises:
+        ValueError: the recipe names no data sets.
     """
-    target = recipe["data"]["dataset"]
+    if not recipe["data"].get("train"):
+        raise ValueError("the recipe names no data sets (data.train): expected --train-json or --train-parquet")
+    target = recipe["data"].get("dataset")
     sources = []
     for entry in recipe["data"]["train"]:
         clips = ClipSettings.from_dict({**recipe["clips"], **entry.get("clips", {})})

@@ -1,6 +1,8 @@
 """Where a training's weights come from."""
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import timm
@@ -47,10 +49,8 @@ def build_model(fields: dict[str, Any], id2label: dict[int, str], init: str) -> 
     labels = {"id2label": dict(id2label), "label2id": {name: label for label, name in id2label.items()}}
     if init not in ("scratch", "backbone"):
         return _from_checkpoint(init, fields, labels)
-    try:
+    with _naming_the_section():
         config = VitaConfig(**fields, **labels)
-    except StrictDataclassError as error:
-        raise ValueError(f"the recipe's model section: {error.__cause__ or error}") from error
     model = VitaForVideoInstanceSegmentation(config)
     if init == "backbone":
         load_pretrained_backbone(model)
@@ -65,13 +65,13 @@ def pretrained_name(config: PreTrainedConfig) -> str:
     return getattr(config, "_name_or_path", "")
 
 
-def load_pretrained_backbone(model: VitaForVideoInstanceSegmentation, source: str | None = None) -> None:
+def load_pretrained_backbone(model: VitaForVideoInstanceSegmentation) -> None:
     """
-    Load the weights that a backbone was published with: timm's for timm backbones, else a transformers checkpoint.
+    Load the weights that a model's backbone was published with: timm's for timm backbones, else those of the
+    transformers checkpoint that the backbone config's `_name_or_path` names.
 
-    Args:
-        model: whose backbone is filled.
-        source: directory or Hub id of the transformers checkpoint; by default the backbone config's `_name_or_path`.
+    Raises:
+        ValueError: no name, or weights that lack some.
     """
     encoder = model.model.pixel_level_module.encoder
     config = model.config.backbone_config
@@ -83,7 +83,7 @@ def load_pretrained_backbone(model: VitaForVideoInstanceSegmentation, source: st
             raise ValueError(f"timm's {name} lacks {len(missing)} of the backbone's tensors, for example {missing[0]}")
         logger.info("backbone: timm's weights of %s", name)
         return
-    source = source or pretrained_name(config)
+    source = pretrained_name(config)
     if not source:
         raise ValueError("init: expected the recipe's backbone_config to say with _name_or_path whose weights to load")
     pretrained, info = type(encoder).from_pretrained(
@@ -97,6 +97,14 @@ def load_pretrained_backbone(model: VitaForVideoInstanceSegmentation, source: st
     logger.info("backbone: weights of %s", source)
 
 
+@contextlib.contextmanager
+def _naming_the_section() -> Iterator[None]:
+    try:
+        yield
+    except StrictDataclassError as error:
+        raise ValueError(f"the recipe's model section: {error.__cause__ or error}") from error
+
+
 def _from_checkpoint(source: str, fields: dict[str, Any], labels: dict[str, Any]) -> VitaForVideoInstanceSegmentation:
     try:
         found = AutoConfig.from_pretrained(source)
@@ -107,7 +115,8 @@ def _from_checkpoint(source: str, fields: dict[str, Any], labels: dict[str, Any]
     is_vita = found.model_type == "vita"
     keep = _SHAPES | (_VIDEO_SHAPES if is_vita else frozenset())
     changes = {name: value for name, value in fields.items() if name not in keep}
-    config = VitaConfig.from_dict({**found.to_dict(), **changes, **labels})
+    with _naming_the_section():
+        config = VitaConfig.from_dict({**found.to_dict(), **changes, **labels})
     model, info = VitaForVideoInstanceSegmentation.from_pretrained(
         source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
     )
