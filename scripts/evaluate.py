@@ -113,12 +113,12 @@ def main(argv: list[str] | None = None) -> None:
         accelerator.num_processes,
         accelerator.device,
     )
-    run = describe_run(args.model, split, top_k=top_k, dtype=args.dtype)
-    with accelerator.main_process_first():
-        store = ResultStore(args.output, run)
     processor = AutoVideoProcessor.from_pretrained(args.model)
     model = AutoModelForUniversalSegmentation.from_pretrained(args.model, dtype=getattr(torch, args.dtype))
     check_split(split, model.config.id2label)
+    run = describe_run(args.model, split, top_k=top_k, dtype=args.dtype)
+    with accelerator.main_process_first():
+        store = ResultStore(args.output, run)
     model.eval().to(accelerator.device)
     segment_split(model, processor, split, store, top_k, accelerator.process_index, accelerator.num_processes)
     accelerator.wait_for_everyone()

@@ -18,7 +18,7 @@ from vita_hf.data.layout import find_split
 from vita_hf.data.parquet import write_parquet
 from vita_hf.data.problems import AnnotationError
 from vita_hf.data.ytvis import read_ytvis
-from vita_hf.hub import create_repository
+from vita_hf.hub import create_repository, hub_errors
 
 EXAMPLE = """examples:
   python scripts/prepare_dataset.py --dataset ytvis2019 --root data --split train --output parquet/ytvis2019
@@ -91,23 +91,24 @@ def main(argv: list[str] | None = None) -> int:
             annotations, images = args.annotations, args.images
         if args.check:
             return check(annotations, images, form, args.dataset)
-        if args.push_to_hub:
-            create_repository(args.push_to_hub, "dataset", args.private or None)  # complains now, not in the end
         if form == "coco":
             target = args.target or args.dataset  # own annotations: their own classes
             dataset = read_coco(annotations, images, target=target, skip_broken=args.skip_broken)
         else:
             dataset = read_ytvis(annotations, images, categories=args.dataset, skip_broken=args.skip_broken)
+        if args.push_to_hub:
+            create_repository(args.push_to_hub, "dataset", args.private or None)  # complains now, not in the end
         shards = write_parquet(dataset, args.output, args.split, args.shard_size * 1_000_000)
         write_card(args.output, args.push_to_hub or args.output.resolve().name, args.push_to_hub)
         print(f"{len(dataset.rows)} videos in {len(shards)} shards in {args.output}")
         if args.push_to_hub:
-            commit = HfApi().upload_folder(
-                repo_id=args.push_to_hub,
-                repo_type="dataset",
-                folder_path=args.output,
-                allow_patterns=["README.md", "data/*"],
-            )
+            with hub_errors(args.push_to_hub):
+                commit = HfApi().upload_folder(
+                    repo_id=args.push_to_hub,
+                    repo_type="dataset",
+                    folder_path=args.output,
+                    allow_patterns=["README.md", "data/*"],
+                )
             print(f"uploaded: {commit.repo_url}")
     except AnnotationError as error:
         sys.exit(f"{error}\n(--check lists everything that is wrong, --skip-broken leaves such videos out)")

@@ -183,6 +183,7 @@ def train(args: argparse.Namespace) -> None:
         "classes": list(model.config.id2label.values()),
     }
     trainer = Trainer(accelerator, model, processor, settings, clips, options, evaluate, data)
+    resumed = trainer.resume()
     if args.push_to_hub and accelerator.is_main_process:
         create_repository(args.push_to_hub, "model")  # complains now, not after the training
     if accelerator.is_main_process:
@@ -190,7 +191,6 @@ def train(args: argparse.Namespace) -> None:
     if args.report_to:
         values = {k: v if isinstance(v, int | float | str) else str(v) for k, v in flatten(recipe).items()}
         accelerator.init_trackers("vita-hf", config=values)  # tensorboard takes no lists
-    resumed = trainer.resume()
     logger.info(
         "%s step %d of %d; %s; %.2f M parameters; batches of %d in %d micro-batches on %d processes (%s, %s)",
         "going on from" if resumed else "starting at",

@@ -129,6 +129,11 @@ def test_one_fault_hides_no_other(content, tmp_path):
         ("rle-corrupt", 1, 11),
         ("frame-missing", 1, None),
     }
+    content["annotations"] = [entry for entry in content["annotations"] if entry["video_id"] != 3]
+    content["annotations"].append(track(31, 3, 2, [MASK] * 5))
+    write(path, content)
+    of_video = [p.kind for p in check_annotations(path, tmp_path / "frames", progress=False) if p.video_id == 3]
+    assert set(of_video) == {"length"}  # not: no annotations
     of_another = check_annotations(path, tmp_path / "frames", dataset="ovis", progress=False)
     assert [problem.kind for problem in of_another] == ["unknown-video", "malformed"]
 

@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 
 import datasets
+import huggingface_hub
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -308,12 +309,10 @@ def test_script_pushes_shards_and_card_only(prepare, content, tmp_path, monkeypa
     assert (upload["repo_id"], upload["repo_type"], upload["folder_path"]) == ("me/mine", "dataset", tmp_path / "out")
     assert upload["allow_patterns"] == ["README.md", "data/*"]
 
-    def refuse(self, *_, **__):
-        raise OSError("401: no token")
-
-    monkeypatch.setattr(Api, "create_repo", refuse)
+    nowhere = huggingface_hub.HfApi(endpoint="http://127.0.0.1:9", token="none")
+    monkeypatch.setattr("vita_hf.hub.HfApi", lambda: nowhere)
     own = (*own[:-1], tmp_path / "nothing")
-    with pytest.raises(SystemExit, match="--push-to-hub me/mine: 401: no token"):
+    with pytest.raises(SystemExit, match=r"--push-to-hub me/mine: .+"):
         prepare(*own, "--push-to-hub", "me/mine")
     assert not (tmp_path / "nothing").exists()  # before the work
 

@@ -215,6 +215,10 @@ def test_coco_images_equal_pycocotools_by_hand(workspace, capsys, caplog):
     assert 0 < by_hand.stats[0] < 1
     assert " | ".join(f"{value:.4f}" for value in by_hand.stats) in printed
     assert sum(scores["per_category"].values()) / 7 == pytest.approx(by_hand.stats[0])
+    for annotation in content["annotations"]:  # own data may have neither
+        del annotation["area"], annotation["iscrowd"]
+    (workspace / "bare.json").write_text(json.dumps(content))
+    assert score_images(workspace / "bare.json", workspace / "images" / "results.json") == scores
 
 
 # -- Messages ----------------------------------------------------------------------------------------------------------
@@ -256,6 +260,14 @@ def test_what_scoring_would_fail_at_is_said_before(workspace, tmp_path):
     (tmp_path / "nowhere.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"nowhere\.json: expected COCO's form; .*KeyError\('image_id'\)"):
         check_split(read_split(tmp_path / "nowhere.json", workspace / "frames"), names)
+    content["annotations"][2] |= {"image_id": 1002, "segmentation": [[1, 2]]}
+    (tmp_path / "point.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"point\.json, annotation 3: no segmentation in COCO's form"):
+        check_split(read_split(tmp_path / "point.json", workspace / "frames"), names)
+    content["categories"][1] = {"id": 4}
+    (tmp_path / "unnamed.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"unnamed\.json, categories\[1\]: expected id and name, got \{'id': 4\}"):
+        read_split(tmp_path / "unnamed.json", workspace / "frames")
 
 
 def test_classes_meet_categories_by_name():

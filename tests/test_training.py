@@ -190,8 +190,10 @@ def test_tensorboard_gets_the_log(data, tmp_path):
 
 
 def test_fewer_steps_than_a_checkpoint_has(data, uninterrupted):
+    before = (uninterrupted / "recipe.yaml").read_bytes()
     with pytest.raises(SystemExit, match=r"training\.steps: expected at least 7, where .*step-000000007 is, or"):
         main(arguments(data, uninterrupted, "training.steps=6", options=("--micro-batches", "2")))
+    assert (uninterrupted / "recipe.yaml").read_bytes() == before
 
 
 def test_a_training_goes_further_with_more_steps(data, tmp_path):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tqdm.auto import tqdm
@@ -94,6 +95,9 @@ def read_split(annotations: str | os.PathLike, images: str | os.PathLike) -> Spl
         raise FileNotFoundError(
             f"{len(missing)} frames that {path} names are not below {folder}, for example {', '.join(missing[:5])}"
         )
+    for number, category in enumerate(content["categories"]):
+        if not isinstance(category, dict) or not {"id", "name"} <= category.keys():
+            raise ValueError(f"{path}, categories[{number}]: expected id and name, got {category!r}")
     categories = sorted(content["categories"], key=lambda category: category["id"])
     return Split(path, clips, categories, of_images, bool(content.get("annotations")))
 
@@ -271,11 +275,22 @@ def score_images(annotations: str | os.PathLike, results: str | os.PathLike) -> 
 
 
 def _read_images_truth(annotations: str | os.PathLike) -> COCO:
-    with contextlib.redirect_stdout(io.StringIO()):
-        try:
-            return COCO(str(annotations))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{annotations}: expected COCO's form; pycocotools failed with {error!r}") from None
+    """With `iscrowd` and `area` where the file leaves them out, as own data may."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth = COCO(str(annotations))
+        for key, annotation in truth.anns.items():
+            try:
+                mask = truth.annToRLE(annotation)
+            except Exception as error:  # pycocotools raises bare ones
+                raise ValueError(
+                    f"{annotations}, annotation {key}: no segmentation in COCO's form: {error!r}"
+                ) from None
+            annotation.setdefault("iscrowd", 0)
+            annotation.setdefault("area", float(mask_api.area(mask)))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{annotations}: expected COCO's form; pycocotools failed with {error!r}") from None
+    return truth
 
 
 __all__ = [

@@ -1,6 +1,23 @@
 """Repositories of the Hugging Face Hub."""
 
+import contextlib
+from collections.abc import Iterator
+
 from huggingface_hub import HfApi
+
+
+@contextlib.contextmanager
+def hub_errors(repository: str) -> Iterator[None]:
+    """
+    Give what goes wrong at the Hub a name.
+
+    Raises:
+        ValueError: from any error; has the repository and the reason.
+    """
+    try:
+        yield
+    except Exception as error:  # those of its HTTP library differ between versions
+        raise ValueError(f"--push-to-hub {repository}: {error}") from error
 
 
 def create_repository(repository: str, kind: str, private: bool | None = None) -> None:
@@ -15,10 +32,8 @@ def create_repository(repository: str, kind: str, private: bool | None = None) -
     Raises:
         ValueError: no Hub, no token, or no right to; says which.
     """
-    try:
+    with hub_errors(repository):
         HfApi().create_repo(repository, repo_type=kind, private=private, exist_ok=True)
-    except (OSError, ValueError) as error:  # what its errors are
-        raise ValueError(f"--push-to-hub {repository}: {error}") from error
 
 
-__all__ = ["create_repository"]
+__all__ = ["create_repository", "hub_errors"]

@@ -149,8 +149,9 @@ class RowMaker:
 
     def row(self, video: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
         """
-        One video's row, and all that is wrong with it. The row is of use for training only if none of the problems is
-        an error; it is empty where its frames or their size are not known, and then its annotations are not looked at.
+        One video's row, and what is wrong with it. The row is of use for training only if none of the problems is an
+        error; it is empty where its frames or their size are not known, and then its annotations are not looked at. Nor
+        are the masks of annotations without one for every frame.
 
         Where `bboxes` is there, an object is in a frame only if both its box and its segmentation are, as in the
         reference; files without any `bboxes` (own data) are read by their segmentations alone.

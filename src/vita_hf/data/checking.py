@@ -62,6 +62,9 @@ def check_annotations(
         problems += found
         if row:
             problems += _check_masks(row, video, file)
+            if not has_objects(row) and all(problem.severity != "error" for problem in found):
+                message = "no annotated object that is no crowd: training leaves it out"
+                problems.append(Problem("no-annotations", message, file.path, row["video_id"]))
             rows.append((row, video))
     if not file.videos:
         problems.append(Problem("malformed", "it lists nothing to read", file.path))
@@ -71,7 +74,7 @@ def check_annotations(
 
 
 def _check_masks(row: dict[str, Any], video: dict[str, Any], file: AnnotationFile) -> Iterator[Problem]:
-    """Whether its masks can be decoded, and whether it has any."""
+    """Whether its masks can be decoded."""
     for instance in row["instances"]:
         masks = {t: mask["rle"] for t, mask in enumerate(instance["segmentations"]) if mask and mask["rle"] is not None}
         try:
@@ -83,9 +86,6 @@ def _check_masks(row: dict[str, Any], video: dict[str, Any], file: AnnotationFil
                 yield Problem(
                     "rle-corrupt", message, file.path, row["video_id"], instance["id"], t, video["file_names"][t]
                 )
-    if not has_objects(row):
-        message = "no annotated object that is no crowd: training leaves it out"
-        yield Problem("no-annotations", message, file.path, row["video_id"])
 
 
 def _check_frames(

@@ -1,4 +1,4 @@
-"""What a drawn clip needs of a row: single frames and single masks, with errors that lead to the broken file."""
+"""What a drawn clip needs of a row: single frames, with errors that lead to the broken file."""
 
 import io
 from collections.abc import Mapping

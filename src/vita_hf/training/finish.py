@@ -14,6 +14,7 @@ from huggingface_hub import HfApi
 from transformers import TimmBackboneConfig
 
 from ..data.categories import CATEGORIES
+from ..hub import hub_errors
 from ..image_processing_vita import VitaVideoProcessor
 from ..modeling_vita import VitaForVideoInstanceSegmentation
 from ..training_card import DataSource, TrainingReport, training_card
@@ -139,12 +140,13 @@ def base_model(init: str, model: VitaForVideoInstanceSegmentation) -> str | None
 
 def push_to_hub(folder: Path, repository: str) -> None:
     """Upload what `save_model` wrote, not the checkpoints, to a model repository of the Hub."""
-    HfApi().upload_folder(
-        repo_id=repository,
-        folder_path=folder,
-        allow_patterns=["*.json", "*.safetensors", "README.md", "recipe.yaml"],
-        ignore_patterns=["checkpoints/*", "evaluation/*", "trackers/*"],
-    )
+    with hub_errors(repository):
+        HfApi().upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            allow_patterns=["*.json", "*.safetensors", "README.md", "recipe.yaml"],
+            ignore_patterns=["checkpoints/*", "evaluation/*", "trackers/*"],
+        )
     logger.info("pushed to https://huggingface.co/%s", repository)
 
 

@@ -174,6 +174,7 @@ class Trainer:
             self._evaluate_if_due(stop)  # where a kill cut it short
             while self.step < settings.steps:
                 terms, asked = self._train_step([_checked(next(batches)) for _ in range(options.micro_batches)], stop)
+                stop.asked |= asked  # what one process was asked, all do
                 self.step += 1
                 if isinstance(loader.batch_sampler, StreamBatchSampler):
                     self.place = loader.batch_sampler.place(self.step)
