@@ -36,7 +36,7 @@ STEPS ?= 12000
 MODEL ?= src/vita_hf/models/tiny-synthetic
 
 $(SYNTHETIC)/train/annotations.json: | setup
-	$(BIN)/python scripts/make_synthetic_dataset.py --seed 1 --videos 2000 --length 24 --output $(@D)
+	$(BIN)/python scripts/make_synthetic_dataset.py --seed 1 --videos 4000 --length 24 --output $(@D)
 
 # Seed 1000 is never trained on; what it gives is in benchmarks/synthetic-heldout.json.
 $(SYNTHETIC)/heldout/annotations.json: | setup
