@@ -40,7 +40,7 @@ $(SYNTHETIC)/train/annotations.json: | setup
 
 # Seed 1000 is never trained on; what it gives is in benchmarks/synthetic-heldout.json.
 $(SYNTHETIC)/heldout/annotations.json: | setup
-	$(BIN)/python scripts/make_synthetic_dataset.py --seed 1000 --videos 48 --length 24 --output $(@D)
+	$(BIN)/python scripts/make_synthetic_dataset.py --seed 1000 --videos 96 --length 24 --output $(@D)
 
 train-tiny: $(SYNTHETIC)/train/annotations.json $(SYNTHETIC)/heldout/annotations.json
 	$(BIN)/python scripts/train.py --recipe tiny-synthetic \

@@ -28,7 +28,7 @@ def test_shipped_model_is_small_and_loads_as_float32(segmenter):
     assert (SHIPPED_MODEL / "model.safetensors").stat().st_size < 8_000_000
     assert tuple(segmenter.model.config.id2label.values()) == CATEGORY_NAMES
     card = (SHIPPED_MODEL / "README.md").read_text()
-    for part in ("tiny-synthetic", "## Learning curve", "## Results", "48 videos", "pipeline_tag: image-segmentation"):
+    for part in ("tiny-synthetic", "## Learning curve", "## Results", "96 videos", "pipeline_tag: image-segmentation"):
         assert part in card
 
 
@@ -50,7 +50,7 @@ def test_shipped_model_finds_objects_it_has_never_seen(segmenter):
 def test_held_out_truth_is_the_generator_s():
     """On another processor a pixel at an edge may differ."""
     truth = json.loads(HELD_OUT.read_text())
-    assert len(truth["videos"]) == 48 and {video["length"] for video in truth["videos"]} == {24}
+    assert len(truth["videos"]) == 96 and {video["length"] for video in truth["videos"]} == {24}
     for index in range(4):
         video = SyntheticVideo(1000, index, length=24)
         masks = [of_frame for _, of_frame in video]
