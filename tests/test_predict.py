@@ -424,7 +424,7 @@ def spilled(pid, temporary):
 def test_stopped_in_the_middle_nothing_is_left_behind(predict, tmp_path, monkeypatch, sent):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    write_images(tmp_path / "long", make_frames(60, 96, 128))
+    write_images(tmp_path / "long", make_frames(300, 96, 128))
     process = start(tmp_path, temporary)
     process.send_signal(sent)
     _, errors = process.communicate()
@@ -432,11 +432,11 @@ def test_stopped_in_the_middle_nothing_is_left_behind(predict, tmp_path, monkeyp
         assert process.returncode == -signal.SIGKILL
         (tmp_path / "out" / ".long.unfinished").mkdir(parents=True)  # had it come a little later
     else:
-        assert process.returncode == 130 and errors.decode().endswith("interrupted\n")
+        assert process.returncode == 130 and errors.decode().endswith("interrupted\n"), errors.decode()
         assert not (tmp_path / "out").exists() or names(tmp_path / "out") == []
     assert names(temporary) == []
 
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     code, printed, _ = predict("long", "--mask-features", "disk", "--json-only")
-    assert code == 0 and "in 60 frames, written to out/long" in printed
+    assert code == 0 and "in 300 frames, written to out/long" in printed
     assert names(temporary) == [] and names(tmp_path / "out") == ["long"]
