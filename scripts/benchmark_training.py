@@ -100,14 +100,16 @@ class DenseCriterion(SetCriterion):
         return super().__call__(class_logits, masks, *args)
 
     @torch.no_grad()
-    def match(self, class_logits: Tensor, masks: Tensor) -> Matches:
+    def match(self, class_logits: Tensor, masks: Tensor) -> tuple[Matches, Tensor]:
         points = sample_matching_points(len(masks), self.config.train_num_points, masks.device)
         costs = []
         for item in range(len(masks)):
             target = item % len(self.targets)
             targets = self.targets[target : target + 1]
             costs.append(self.costs(class_logits[item], masks[item], targets, points[item : item + 1]))
-        return loss_vita.assign(costs, self.name)
+        matches = loss_vita.assign(costs, self.name)
+        (matched_masks,) = self.matched_masks([masks], [Matched.of(matches, self.targets)])
+        return matches, matched_masks
 
     def costs(self, class_logits: Tensor, masks: Tensor, targets: Targets, points: Tensor) -> np.ndarray:
         """Of one item, from `(Q, K+1)`, `(T, Q, H/4, W/4)` and `(1, P, 2)`."""

@@ -92,8 +92,14 @@ def test_losses_matches_and_gradients(golden, case, monkeypatch):
         loss_vita, "sample_uncertain_points", lambda logits, *_: points[None].expand(logits.shape[0], -1, -1)
     )
     matched = []
-    assign = loss_vita.assign
-    monkeypatch.setattr(loss_vita, "assign", lambda costs, what: matched.append(assign(costs, what)) or matched[-1])
+    match = loss_vita.SetCriterion.match
+
+    def remember(self, *args):
+        matches, masks = match(self, *args)
+        matched.append(matches)
+        return matches, masks
+
+    monkeypatch.setattr(loss_vita.SetCriterion, "match", remember)
     model, out = run(golden, case)
     facts = golden.json[f"train_{case}_fixed"]
     check_against(golden, model, out, facts)

@@ -72,6 +72,15 @@ def test_not_finite_costs_are_an_error_that_says_where():
         model(torch.randn(1, 2, 3, 64, 64), **labels(1, 2, 64, 64))
 
 
+@pytest.mark.parametrize("elements", [1, 2**20])
+def test_the_item_whose_costs_are_not_finite_is_named(elements, monkeypatch):
+    monkeypatch.setattr(loss_vita, "_CHUNK_ELEMENTS", elements)  # items matched one by one, or together
+    video = torch.randn(1, 3, 3, 64, 64)
+    video[0, 2] = float("nan")
+    with pytest.raises(ValueError, match="detector, item 2: the matching cost"):
+        tiny_model()(video, **labels(1, 3, 64, 64))
+
+
 # -- Formulas ----------------------------------------------------------------------------------------------------------
 
 
@@ -121,7 +130,7 @@ def test_items_matched_together_or_apart_are_the_same(elements, monkeypatch):
     given = {key: given[0][key] + given[1][key] for key in given[0]}
     costs: list[list[torch.Tensor]] = []
     assign = loss_vita.assign
-    monkeypatch.setattr(loss_vita, "assign", lambda items, what: costs.append(items) or assign(items, what))
+    monkeypatch.setattr(loss_vita, "assign", lambda items, *args: costs.append(items) or assign(items, *args))
 
     def run(elements: int):
         monkeypatch.setattr(loss_vita, "_CHUNK_ELEMENTS", elements)
@@ -158,6 +167,27 @@ def test_uncertain_points_are_the_least_certain_of_those_drawn(monkeypatch):
         assert {tuple(p) for p in points[mask, :7].tolist()} == {tuple(p) for p in drawn[0][mask, least].tolist()}
 
 
+@pytest.mark.parametrize("elements", [1, 2**20])
+def test_matching_gives_the_masks_of_the_matched_queries(elements, monkeypatch):
+    monkeypatch.setattr(loss_vita, "_CHUNK_ELEMENTS", elements)
+    groups, frames, queries, channels, height, width = 2, 3, 6, 5, 8, 12
+    config = tiny_model().config
+    features = torch.randn(groups, frames, channels, height, width)
+    masks = torch.rand(5, frames, height, width) > 0.5
+    targets = loss_vita.Targets(torch.tensor([2, 6, 0, 3, 1]), masks, torch.tensor([0, 1, 0, 1, 2]), [2, 3])
+    one = torch.ones(())
+    criterion = loss_vita.SetCriterion(config, features, targets, 0.1, one, one, "test")
+    embeddings = torch.randn(2 * groups, queries, channels)  # of two layers
+    matches, matched = criterion.match(torch.randn(2 * groups, queries, 8), embeddings)
+    wanted = [
+        torch.einsum("c,tchw->thw", embeddings[item, query], features[item % groups])
+        for item, (found, _) in enumerate(matches)
+        for query in found
+    ]
+    assert [len(found) for found, _ in matches] == [2, 3, 2, 3]
+    torch.testing.assert_close(matched, torch.stack(wanted))
+
+
 def test_similarity_by_definition():
     frames, videos = torch.randn(1, 1, 2, 3, 4), torch.randn(1, 1, 3, 4)
     ids, clip_ids = torch.tensor([0, 1, 1]), torch.tensor([0, 1])
@@ -192,7 +222,7 @@ def test_no_mask_of_an_unmatched_query_carries_a_gradient():
 
     def pack(tensor):
         nonlocal largest
-        if tensor.shape[-2:] == (side // 4, side // 4) or tensor.shape[-1:] == ((side // 4) ** 2,):
+        if tensor.shape[-2:] == (side // 4, side // 4) or (side // 4) ** 2 in tensor.shape:
             largest = max(largest, tensor.numel() // (side // 4) ** 2)
         return tensor
 

@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from transformers.models.mask2former.modeling_mask2former import sample_point
 
 from .configuration_vita import VitaConfig
 from .ops import multi_scale_deformable_attention
@@ -67,10 +66,11 @@ def sample_uncertain_points(
 
 
 def point_logits(maps: Tensor, points: Tensor) -> Tensor:
-    """Bilinear samples of `(R, 1, H, W)` maps, each at its own `(R, P, 2)` points: `(R, P)`."""
+    """Bilinear samples of `(R, 1, H, W)` maps, zero beyond the edges, each at its own `(R, P, 2)` points: `(R, P)`."""
     if maps.shape[0] == 0:
         return maps.sum() + points.new_zeros(points.shape[:2])
-    return sample_point(maps, points.to(maps.dtype), align_corners=False)[:, 0]
+    grid = (points.to(maps.dtype) * 2).sub_(1)  # from [0, 1] to [-1, 1]
+    return F.grid_sample(maps, grid[:, :, None], align_corners=False)[:, 0, :, 0]
 
 
 def mask_point_values(masks: Tensor, points: Tensor) -> Tensor:
@@ -279,10 +279,14 @@ def _places(counts: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor
     return lists, positions
 
 
-def assign(costs: list[np.ndarray], what: str) -> Matches:
-    """Hungarian matching of each `(Q, N)` cost matrix: (query indices, target indices), queries ascending."""
+def assign(costs: list[np.ndarray], what: str, first: int = 0) -> Matches:
+    """Hungarian matching of each `(Q, N)` cost matrix: (query indices, target indices), queries ascending.
+
+    Args:
+        what, first: for messages, what the items belong to, and the number of the first one there.
+    """
     matches = []
-    for item, cost in enumerate(costs):
+    for item, cost in enumerate(costs, first):
         if not np.isfinite(cost).all():
             raise ValueError(
                 f"{what}, item {item}: the matching cost of {cost.shape[0]} queries and {cost.shape[1]} instances is "
@@ -353,38 +357,36 @@ class SetCriterion:
         self.name = name
 
     def predict_masks(self, embeddings: Tensor, features: Tensor) -> Tensor:
-        """`(…, R, Cm)` and features `(…, Cm, H/4·W/4)` → `(…, R, H/4, W/4)` float32 logits."""
-        return (embeddings.to(features.dtype) @ features).unflatten(-1, self.size).float()
+        """`(…, R, Cm)` and features `(…, Cm, H/4·W/4)` → `(…, H/4·W/4, R)` float32 logits.
+
+        Pixels come first so that the gradient of the features has the layout of the convolution that they come from.
+        """
+        return (features.mT @ embeddings.to(features.dtype).mT).float()
 
     @torch.no_grad()
-    def match(self, class_logits: Tensor, mask_embeddings: Tensor) -> Matches:
-        """`(I, Q, K+1)` and `(I, Q, Cm)` → matches of every item."""
+    def match(self, class_logits: Tensor, mask_embeddings: Tensor) -> tuple[Matches, Tensor]:
+        """`(I, Q, K+1)` and `(I, Q, Cm)` → matches of every item, and the matched masks `(R, T, H/4, W/4)`."""
         items, queries = class_logits.shape[:2]
         device, maps = class_logits.device, self.features
         points = sample_matching_points(items, self.config.train_num_points, device)
-        costs = []
+        matches, matched_masks = [], []
         # As many items at once as memory allows, all with features that lie next to one another.
         size = max(1, _CHUNK_ELEMENTS // (queries * max(maps.shape[-1], points.shape[1])))
         for start in range(0, items, len(maps)):
             for first in range(0, len(maps), size):
                 here, those = slice(start + first, start + min(first + size, len(maps))), slice(first, first + size)
-                logits = (self.sampled_masks(mask_embeddings[here], of, points[here]) for of in maps[those].unbind(1))
+                masks = [self.predict_masks(mask_embeddings[here], of) for of in maps[those].unbind(1)]
+                logits = (self.at_points(of_frame, points[here]) for of_frame in masks)
                 with torch.autocast(device.type, enabled=False):
-                    costs += matching_costs(class_logits[here], logits, self.targets[those], points[here], self.config)
-        return assign(costs, self.name)
+                    costs = matching_costs(class_logits[here], logits, self.targets[those], points[here], self.config)
+                found = assign(costs, self.name, here.start)
+                chosen = Matched.of(found, self.targets[those])
+                matches += found
+                matched_masks.append(torch.stack([of[chosen.items, :, chosen.queries] for of in masks], 1))
+        return matches, torch.cat(matched_masks).unflatten(-1, self.size)
 
-    def sampled_masks(self, mask_embeddings: Tensor, features: Tensor, points: Tensor) -> Tensor:
-        """All queries' mask logits at points, zero beyond the edges.
-
-        Args:
-            mask_embeddings: `(I, Q, Cm)`.
-            features: `(I, Cm, H/4·W/4)`.
-            points: `(I, P, 2)`.
-
-        Returns:
-            `(I, P, Q)` float32.
-        """
-        masks = (features.mT @ mask_embeddings.to(features.dtype).mT).float()
+    def at_points(self, masks: Tensor, points: Tensor) -> Tensor:
+        """Mask logits `(I, H/4·W/4, Q)` at points `(I, P, 2)`, zero beyond the edges: `(I, P, Q)`."""
         # Deformable attention of one head to one point, with the queries as its channels.
         locations = points[:, :, None, None, None]
         weights = torch.ones_like(locations[..., 0])
@@ -408,14 +410,12 @@ class SetCriterion:
         chosen = torch.cat([of[found.items, found.queries] for of, found in zip(mask_embeddings, matched)])
         rows = chosen.new_zeros(len(matched) * items, most, chosen.shape[-1]).index_put((item, place), chosen)
         rows = rows.unflatten(0, (-1, groups)).transpose(0, 1)  # (G, items of all predictions / G, most, Cm)
-        masks = self.predict_masks(rows.flatten(1, 2)[:, None], self.features)
-        masks = masks[item % groups, :, item // groups * most + place]
+        masks = self.predict_masks(rows.flatten(1, 2)[:, None], self.features)  # (G, T, H/4·W/4, …)
+        masks = masks[item % groups, :, :, item // groups * most + place].unflatten(-1, self.size)
         return masks.split([len(found.items) for found in matched])
 
-    @torch.no_grad()
-    def loss_points(self, mask_embeddings: Tensor, matched: Matched) -> Tensor:
-        """Where the matched masks of a prediction are compared with their targets: `(R·T, P, 2)`."""
-        (masks,) = self.matched_masks([mask_embeddings], [matched])
+    def loss_points(self, masks: Tensor) -> Tensor:
+        """Where matched masks `(R, T, H/4, W/4)` are compared with their targets: `(R·T, P, 2)`."""
         return sample_uncertain_points(
             masks.flatten(0, 1)[:, None],
             self.config.train_num_points,
@@ -462,15 +462,14 @@ class SetCriterion:
         for index in (last, *range(last)):
             counts = deep_supervision or index == last
             if counts or index > last - matched:
-                matches[index] = self.match(class_logits[index], mask_embeddings[index])
+                matches[index], masks = self.match(class_logits[index], mask_embeddings[index])
             if counts:
-                found = Matched.of(matches[index], self.targets)
-                supervised[index] = found, self.loss_points(mask_embeddings[index], found)
-        masks = self.matched_masks(
+                supervised[index] = Matched.of(matches[index], self.targets), self.loss_points(masks)
+        predicted = self.matched_masks(
             [mask_embeddings[index] for index in supervised], [m for m, _ in supervised.values()]
         )
         losses: dict[str, Tensor] = {}
-        for (index, (found, points)), of_prediction in zip(supervised.items(), masks):
+        for (index, (found, points)), of_prediction in zip(supervised.items(), predicted):
             # What is computed at the points is soon computed again; all predictions' would be more than the layers
             # that they come from keep for the backward pass.
             point_loss, dice_loss = checkpoint(
