@@ -43,6 +43,8 @@ from benchmark_inference import peak_memory
 from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation, loss_vita, modeling_detector
 from vita_hf.loss_vita import Matched, Matches, SetCriterion, Targets, matching_costs, sample_matching_points
 from vita_hf.modeling_detector import VitaMaskedDecoder
+from vita_hf.ops.mask_matching import sum_samples
+from vita_hf.ops.point_samples import mask_point_values
 
 PARTS = {"after": "after the pixel decoder", "step": "whole step"}
 # (model, deformable attention); everything after the pixel decoder has none.
@@ -113,8 +115,15 @@ class DenseCriterion(SetCriterion):
 
     def costs(self, class_logits: Tensor, masks: Tensor, targets: Targets, points: Tensor) -> np.ndarray:
         """Of one item, from `(Q, K+1)`, `(T, Q, H/4, W/4)` and `(1, P, 2)`."""
-        logits = (sample_point(frame[None], points, align_corners=False).mT for frame in masks)
-        (costs,) = matching_costs(class_logits[None], logits, targets, points, self.config)
+        sums = [
+            sum_samples(
+                sample_point(frame[None], points, align_corners=False).mT,
+                mask_point_values(marked, points.expand(len(marked), -1, -1)),
+                targets.counts,
+            )
+            for frame, marked in zip(masks, targets.masks.unbind(1))
+        ]
+        (costs,) = matching_costs(class_logits[None], sums, points.shape[1], targets, self.config)
         return costs
 
     def matched_masks(self, masks: Sequence[Tensor], matched: Sequence[Matched]) -> list[Tensor]:

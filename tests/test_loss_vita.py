@@ -6,6 +6,7 @@ from scipy.optimize import linear_sum_assignment
 from test_modeling_vita import labels, tiny_model
 from vita_hf import loss_vita
 from vita_hf.loss_vita import count_loss_normalizers, sample_uncertain_points
+from vita_hf.ops.mask_matching import mask_point_sums
 
 
 def fixed_points(monkeypatch):
@@ -95,8 +96,11 @@ def test_matching_costs_by_definition():
     class_logits, mask_logits = torch.randn(2, 5, 8), torch.randn(2, frames, 5, height, width) * 3
     masks, labels = torch.rand(5, frames, height, width) > 0.5, torch.tensor([2, 6, 0, 3, 1])
     targets = loss_vita.Targets(labels, masks, torch.tensor([0, 1, 0, 1, 2]), [2, 3])
-    at_points = mask_logits.flatten(3).mT.clone().unbind(1)
-    costs = loss_vita.matching_costs(class_logits, at_points, targets, grid.expand(2, -1, -1), config)
+    sums = [
+        mask_point_sums(logits, (height, width), grid.expand(2, -1, -1), marked, targets.counts)
+        for logits, marked in zip(mask_logits.flatten(3).mT.unbind(1), masks.unbind(1))
+    ]
+    costs = loss_vita.matching_costs(class_logits, sums, height * width, targets, config)
     for item, cost in enumerate(costs):
         target = targets[item : item + 1]
         assert cost.shape == (5, (2, 3)[item])
@@ -109,17 +113,6 @@ def test_matching_costs_by_definition():
                 dice = 1 - (2 * (p * y).sum() + 1) / (p.sum() + y.sum() + 1)
                 classes = -class_logits[item, q].double().softmax(0)[target.labels[n]]
                 assert cost[q, n].item() == pytest.approx((2 * classes + 5 * bce + 5 * dice).item(), rel=1e-4)
-
-
-@pytest.mark.parametrize("points", [1, 7, 96, 128])
-def test_softplus_and_sigmoid_at_any_size(points):
-    logits = torch.cat(
-        (torch.randn(2, points, 3) * 4, torch.full((2, points, 1), -90.0), torch.full((2, points, 1), 90)), 2
-    )
-    exact = logits.double()
-    softplus, probabilities = loss_vita._softplus_and_sigmoid(logits)
-    torch.testing.assert_close(softplus.double(), torch.nn.functional.softplus(exact).sum(1), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(probabilities.double(), exact.sigmoid(), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("elements", [1, 20_000])

@@ -10,8 +10,7 @@ the numbers are summed over processes first, as one process with all clips would
 the same.
 """
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +21,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .configuration_vita import VitaConfig
-from .ops import multi_scale_deformable_attention
+from .ops.mask_matching import MaskPointSums, mask_point_sums
+from .ops.point_samples import mask_point_values, point_logits
 
 Matches = list[tuple[np.ndarray, np.ndarray]]
 
@@ -63,21 +63,6 @@ def sample_uncertain_points(
     if uncertain < num_points:
         points = torch.cat((points, torch.rand(masks, num_points - uncertain, 2, device=logits.device)), 1)
     return points
-
-
-def point_logits(maps: Tensor, points: Tensor) -> Tensor:
-    """Bilinear samples of `(R, 1, H, W)` maps, zero beyond the edges, each at its own `(R, P, 2)` points: `(R, P)`."""
-    if maps.shape[0] == 0:
-        return maps.sum() + points.new_zeros(points.shape[:2])
-    grid = (points.to(maps.dtype) * 2).sub_(1)  # from [0, 1] to [-1, 1]
-    return F.grid_sample(maps, grid[:, :, None], align_corners=False)[:, 0, :, 0]
-
-
-def mask_point_values(masks: Tensor, points: Tensor) -> Tensor:
-    """The same of `(R, H, W)` bool masks, in float32, converting not too many at a time."""
-    size = max(1, _CHUNK_ELEMENTS // masks[0].numel()) if len(masks) else 1
-    values = [point_logits(m[:, None].float(), p) for m, p in zip(masks.split(size), points.split(size))]
-    return torch.cat(values)
 
 
 @dataclass
@@ -218,57 +203,24 @@ def count_loss_normalizers(
 
 
 def matching_costs(
-    class_logits: Tensor, mask_logits: Iterable[Tensor], targets: Targets, points: Tensor, config: VitaConfig
+    class_logits: Tensor, frames: Sequence[MaskPointSums], num_points: int, targets: Targets, config: VitaConfig
 ) -> list[np.ndarray]:
     """Cost `(Q, N)` of giving each target to each query, for every item, in float32.
 
     Args:
         class_logits: `(I, Q, K+1)`.
-        mask_logits: for each frame `(I, P, Q)`, sampled at the points; they are overwritten.
-        targets: of the items, with masks of any resolution.
-        points: `(I, P, 2)`, where an item's masks are compared, the same in each of its frames.
+        frames: each frame's sums over points of the items' masks and targets.
+        num_points: how many points each frame has.
+        targets: of the items.
     """
-    items, queries, _ = class_logits.shape
-    frames, counts = targets.masks.shape[1], targets.counts
-    most, place = max(counts), _places(counts, points.device)
-
-    def padded(values: Tensor) -> Tensor:  # those of each instance, zeros where an item has fewer than others
-        rows = values.new_zeros(items, most, *values.shape[1:])
-        rows[place] = values
-        return rows
-
-    repeats = torch.tensor(counts, device=points.device) * frames
-    inside = mask_point_values(targets.masks.flatten(0, 1), points.repeat_interleave(repeats, 0))
-    inside = padded(inside.unflatten(0, (sum(counts), frames))).transpose(1, 2)  # (I, T, most N, P)
-    labels = padded(targets.labels)[:, None].expand(-1, queries, -1)
-
-    # Sums over points are taken by products where they can be, frame after frame: all at once are the largest arrays of
-    # a training step. Binary cross-entropy is softplus(x) − x·target.
-    crossed = overlap = total = 0
-    for logits, marked in zip(mask_logits, inside.unbind(1)):
-        crossed = crossed - (marked @ logits).mT
-        softplus, probabilities = _softplus_and_sigmoid(logits)
-        crossed = crossed + softplus[..., None]
-        overlap = overlap + (marked @ probabilities).mT
-        total = total + probabilities.sum(1)[..., None]
-    mask_cost = crossed / (frames * points.shape[1])
-    dice_cost = 1 - (2 * overlap + 1) / (total + inside.sum((1, 3))[:, None] + 1)
-    class_cost = -class_logits.float().softmax(-1).gather(2, labels)
+    sums = MaskPointSums(*map(sum, zip(*frames)))
+    item, _ = _places(targets.counts, class_logits.device)
+    # Binary cross-entropy is softplus(x) − x·target.
+    mask_cost = (sums.softplus[item] - sums.logits_inside) / (len(frames) * num_points)
+    dice_cost = 1 - (2 * sums.sigmoid_inside + 1) / (sums.sigmoid[item] + sums.areas[:, None] + 1)
+    class_cost = -class_logits.float().softmax(-1)[item, :, targets.labels]
     costs = config.mask_weight * mask_cost + config.class_weight * class_cost + config.dice_weight * dice_cost
-    return [cost[:, :count] for cost, count in zip(costs.cpu().numpy(), counts)]
-
-
-def _softplus_and_sigmoid(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum over points of softplus `(I, Q)`, and sigmoid `(I, P, Q)`, of logits `(I, P, Q)`, which are overwritten.
-
-    softplus(x) is max(x, 0) − log σ(|x|). The logarithms of up to 64 values from [½, 1] add up to that of their
-    product: few are left to be taken, which on the CPU would be most of matching.
-    """
-    probabilities = logits.sigmoid()
-    positive = logits.relu_().sum(1)
-    larger = torch.sub(probabilities, 0.5, out=logits).abs_().add_(0.5)  # σ(|x|)
-    products = larger.unflatten(1, (-1, math.gcd(logits.shape[1], 64))).prod(2)
-    return positive - products.log_().sum(1), probabilities
+    return [cost.T for cost in np.split(costs.cpu().numpy(), targets.offsets()[1:-1])]
 
 
 def _places(counts: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -376,21 +328,18 @@ class SetCriterion:
             for first in range(0, len(maps), size):
                 here, those = slice(start + first, start + min(first + size, len(maps))), slice(first, first + size)
                 masks = [self.predict_masks(mask_embeddings[here], of) for of in maps[those].unbind(1)]
-                logits = (self.at_points(of_frame, points[here]) for of_frame in masks)
+                targets = self.targets[those]
                 with torch.autocast(device.type, enabled=False):
-                    costs = matching_costs(class_logits[here], logits, self.targets[those], points[here], self.config)
+                    sums = [
+                        mask_point_sums(of_frame, tuple(self.size), points[here], marked, targets.counts)
+                        for of_frame, marked in zip(masks, targets.masks.unbind(1))
+                    ]
+                    costs = matching_costs(class_logits[here], sums, points.shape[1], targets, self.config)
                 found = assign(costs, self.name, here.start)
-                chosen = Matched.of(found, self.targets[those])
+                chosen = Matched.of(found, targets)
                 matches += found
                 matched_masks.append(torch.stack([of[chosen.items, :, chosen.queries] for of in masks], 1))
         return matches, torch.cat(matched_masks).unflatten(-1, self.size)
-
-    def at_points(self, masks: Tensor, points: Tensor) -> Tensor:
-        """Mask logits `(I, H/4·W/4, Q)` at points `(I, P, 2)`, zero beyond the edges: `(I, P, Q)`."""
-        # Deformable attention of one head to one point, with the queries as its channels.
-        locations = points[:, :, None, None, None]
-        weights = torch.ones_like(locations[..., 0])
-        return multi_scale_deformable_attention(masks[:, :, None], (tuple(self.size),), locations, weights)
 
     def class_loss(self, class_logits: Tensor, matched: Matched) -> Tensor:
         no_object = class_logits.shape[-1] - 1

@@ -1,4 +1,4 @@
-"""Compile the deformable attention kernels ahead of their first use."""
+"""Compile the kernels ahead of their first use."""
 
 import argparse
 import sys

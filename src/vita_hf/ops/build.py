@@ -1,4 +1,4 @@
-"""Compile the kernels of `kernels/deformable_attention` once a machine, into a cache."""
+"""Compile the kernels of the folder `kernels` once a machine, into a cache."""
 
 import hashlib
 import os
@@ -21,7 +21,7 @@ class BuildError(RuntimeError):
 
 
 def source_dir() -> Path:
-    """The kernels' folder: inside the installed package, or next to `src` in a checkout."""
+    """Deformable attention's folder: inside the installed package, or next to `src` in a checkout."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "_kernels", package.parents[1] / "kernels"):
         if (folder / "deformable_attention" / "build.toml").is_file():
@@ -46,22 +46,26 @@ def build(backend: str, arches: Sequence[str] = (), retry: bool = False, namespa
         backend: `"cpp"` or `"cuda"`.
         arches: compute capabilities for CUDA, like `"9.0"`; by default those of the devices that are there.
         retry: compile again what failed before with the same key; otherwise that fails at once.
-        namespace: of the operators in `torch.ops`, by default `NAMESPACES[backend]`.
+        namespace: of the operators in `torch.ops`, for a library of deformable attention alone. By default it is
+            `NAMESPACES[backend]`, and the C++ library has what else the package needs on the CPU.
 
     Raises:
         BuildError: no compiler, no sources, nothing to compile for, or the compiler failed.
     """
     sources = source_dir()
+    others = [sources.parent / "mask_matching"] if backend == "cpp" and namespace is None else []
     namespace = namespace or NAMESPACES[backend]
     command, compiler = _cpp_command() if backend == "cpp" else _cuda_command(arches)
     command.append(f"-DTORCH_EXTENSION_NAME={namespace}")
     files = sorted(sources.glob(f"deformable_attention_{'cpu' if backend == 'cpp' else 'cuda'}/*.c*"))
     files = [sources / "torch-ext" / "torch_binding.cpp", *(f for f in files if f.suffix in (".cpp", ".cu"))]
+    files += sorted(file for folder in others for file in folder.glob("*.cpp"))
     key = hashlib.sha256()
     for part in (torch.__version__, compiler, *command):
         key.update(part.encode() + b"\0")
-    for path in sorted(p for p in sources.rglob("*") if p.suffix in (".h", ".cuh", ".cpp", ".cu")):
-        key.update(str(path.relative_to(sources)).encode() + b"\0" + path.read_bytes() + b"\0")
+    read = (path for folder in (sources, *others) for path in folder.rglob("*"))
+    for path in sorted(path for path in read if path.suffix in (".h", ".cuh", ".cpp", ".cu")):
+        key.update(str(path.relative_to(sources.parent)).encode() + b"\0" + path.read_bytes() + b"\0")
 
     folder = cache_dir()
     library = folder / f"{namespace}-{key.hexdigest()[:16]}.so"
@@ -85,7 +89,7 @@ def build(backend: str, arches: Sequence[str] = (), retry: bool = False, namespa
 
 def _compile(command: list[str], backend: str, library: Path, log: Path) -> None:
     print(
-        f"vita-hf: compiling the {backend} deformable attention kernel, once on this machine, usually in less than "
+        f"vita-hf: compiling the {backend} kernels, once on this machine, usually in less than "
         f"{'a minute' if backend == 'cpp' else 'three minutes'} …",
         end="",
         file=sys.stderr,

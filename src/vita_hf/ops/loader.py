@@ -1,4 +1,4 @@
-"""Which implementations of deformable attention can run here."""
+"""Which implementations of the operations can run here."""
 
 import ctypes
 import functools
@@ -52,8 +52,7 @@ def load_error(backend: str) -> str | None:
         load(backend)
     except (BuildError, OSError) as error:
         warnings.warn(
-            f"the {backend} kernel of deformable attention is not available, a slower implementation takes over: "
-            f"{error}",
+            f"the {backend} kernels are not available, slower implementations take over: {error}",
             stacklevel=2,
         )
         return str(error)

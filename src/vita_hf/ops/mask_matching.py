@@ -1,0 +1,80 @@
+"""What matching needs to know of every pair of a predicted mask and a target: sums over random points."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from . import loader
+from .deformable_attention import multi_scale_deformable_attention
+from .point_samples import mask_point_values
+
+
+class MaskPointSums(NamedTuple):
+    """Sums over points of mask logits x and their targets t of some items, in float32.
+
+    Attributes:
+        softplus, sigmoid: of x, `(I, Q)`, for each item and query.
+        logits_inside, sigmoid_inside: of x·t and σ(x)·t, `(N, Q)`, for each target and each query of its item.
+        areas: of t, `(N,)`.
+    """
+
+    softplus: Tensor
+    sigmoid: Tensor
+    logits_inside: Tensor
+    sigmoid_inside: Tensor
+    areas: Tensor
+
+
+def mask_point_sums(
+    masks: Tensor, size: tuple[int, int], points: Tensor, targets: Tensor, counts: Sequence[int]
+) -> MaskPointSums:
+    """Sums over each item's points, where masks and targets are sampled bilinearly, zero beyond the edges.
+
+    The C++ kernel takes float32 masks on the CPU; PyTorch's operations everything else. No gradients.
+
+    Args:
+        masks: `(I, h·w, Q)` logits of each item's queries.
+        size: `(h, w)`.
+        points: `(I, P, 2)` float32, x first, in `[0, 1]`.
+        targets: `(N, H, W)` bool, those of all items one after another.
+        counts: how many each item has.
+    """
+    if masks.device.type == "cpu" and masks.dtype == torch.float32 and loader.is_available("cpp"):
+        return MaskPointSums(*torch.ops.vita_hf_cpp.mask_point_sums(masks, size, points, targets, counts))
+    # Deformable attention of one head to one point, with the queries as its channels.
+    locations = points[:, :, None, None, None]
+    logits = multi_scale_deformable_attention(masks[:, :, None], (size,), locations, torch.ones_like(locations[..., 0]))
+    repeats = torch.tensor(counts, device=points.device)
+    return sum_samples(logits, mask_point_values(targets, points.repeat_interleave(repeats, 0)), counts)
+
+
+def sum_samples(logits: Tensor, inside: Tensor, counts: Sequence[int]) -> MaskPointSums:
+    """The same from samples.
+
+    Args:
+        logits: `(I, P, Q)`, overwritten.
+        inside: `(N, P)`, the targets'.
+    """
+    rows = pad_sequence(inside.split(list(counts)), batch_first=True)  # (I, most, P)
+    products = rows @ logits
+    softplus, probabilities = _softplus_and_sigmoid(logits)
+    products = torch.stack((products, rows @ probabilities))
+    of_targets = torch.cat([products[:, item, :count] for item, count in enumerate(counts)], 1)
+    return MaskPointSums(softplus, probabilities.sum(1), *of_targets, inside.sum(1))
+
+
+def _softplus_and_sigmoid(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum over points of softplus `(I, Q)`, and sigmoid `(I, P, Q)`, of logits `(I, P, Q)`, which are overwritten.
+
+    softplus(x) is max(x, 0) − log σ(|x|). The logarithms of up to 64 values from [½, 1] add up to that of their
+    product: few are left to be taken, which on the CPU would be most of matching.
+    """
+    probabilities = logits.sigmoid()
+    positive = logits.relu_().sum(1)
+    larger = torch.sub(probabilities, 0.5, out=logits).abs_().add_(0.5)  # σ(|x|)
+    products = larger.unflatten(1, (-1, math.gcd(logits.shape[1], 64))).prod(2)
+    return positive - products.log_().sum(1), probabilities

@@ -1,0 +1,132 @@
+"""Every implementation of matching's sums over points against their definition in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vita_hf.ops import available_backends
+from vita_hf.ops.mask_matching import MaskPointSums, mask_point_sums
+
+BACKENDS = ("pytorch", "cpp", "cuda")  # "cuda": PyTorch's operations around that kernel
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request, monkeypatch):
+    if request.param not in available_backends():
+        pytest.skip(f"backend {request.param} is not available here")
+    monkeypatch.setenv("VITA_HF_KERNELS", request.param)
+    return request.param
+
+
+def sums(backend: str, masks, size, points, targets, counts) -> MaskPointSums:
+    device = "cuda" if backend == "cuda" else "cpu"
+    result = mask_point_sums(masks.to(device), size, points.to(device), targets.to(device), counts)
+    return MaskPointSums(*(of.cpu() for of in result))
+
+
+def samples(maps, points):
+    """`(C, H, W)` at `(P, 2)`: `(C, P)` in float64."""
+    grid = points.double() * 2 - 1
+    return F.grid_sample(maps.double()[None], grid[None, None], align_corners=False)[0, :, 0]
+
+
+def reference(masks, size, points, targets, counts) -> MaskPointSums:
+    results = []
+    for item, of_item in enumerate(targets.split(counts)):
+        x = samples(masks[item].T.unflatten(1, size), points[item])
+        t = samples(of_item, points[item]) if len(of_item) else x[:0]
+        inside = (t[:, None] * x).sum(-1), (t[:, None] * x.sigmoid()).sum(-1)
+        results.append((F.softplus(x).sum(1)[None], x.sigmoid().sum(1)[None], *inside, t.sum(1)))
+    return MaskPointSums(*map(torch.cat, zip(*results)))
+
+
+def draw(queries=16, points=300, counts=(2, 3), size=(7, 9), target_size=(20, 30), scale=4.0):
+    generator = torch.Generator().manual_seed(queries + points)
+    masks = torch.randn(len(counts), size[0] * size[1], queries, generator=generator) * scale
+    where = torch.rand(len(counts), points, 2, generator=generator) * 1.4 - 0.2
+    targets = torch.rand(sum(counts), *target_size, generator=generator) > 0.7
+    return masks, size, where, targets, list(counts)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        {},
+        {"queries": 100, "points": 1000, "counts": (5,)},
+        {"queries": 1, "points": 1, "counts": (1, 1)},
+        {"queries": 13, "points": 67, "counts": (0, 4, 0, 1)},
+        {"counts": (0,)},
+        {"size": (1, 5), "target_size": (1, 1)},
+        {"scale": 300.0},
+    ],
+    ids=str,
+)
+def test_by_definition(backend, case):
+    given = draw(**case)
+    got, wanted = sums(backend, *given), reference(*given)
+    assert all(of.dtype == torch.float32 for of in got)
+    for name, a, b in zip(MaskPointSums._fields, got, wanted):
+        torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_saturated_logits(backend):
+    """Neither the sigmoid nor the softplus loses what one factor or one exponential can't hold."""
+    masks = torch.tensor([-1e4, -90.0, -30.0, 30.0, 90.0, 1e4]).expand(1, 4, 6)
+    points = torch.full((1, 128, 2), 0.5)
+    got = sums(backend, masks, (2, 2), points, torch.ones(1, 2, 2, dtype=torch.bool), [1])
+    exact = masks[0, 0].double()
+    torch.testing.assert_close(got.softplus[0].double(), 128 * F.softplus(exact), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(got.sigmoid_inside[0].double(), 128 * exact.sigmoid(), rtol=1e-5, atol=1e-4)
+
+
+def test_points_that_are_nowhere_see_nothing(backend):
+    masks, size, points, targets, counts = draw(counts=(2,), points=6)
+    points[0] = torch.tensor([[3, 0.5], [0.5, 3], [-3, 0.5], [0.5, -3], [1e9, 0], [0, -1e9]])
+    if backend == "cpp":  # addresses are made of them; `grid_sample` takes nan for a corner
+        points[0, :4] = torch.tensor([[torch.nan, 0.5], [0.5, torch.nan], [torch.inf, 0.5], [0.5, -torch.inf]])
+    got = sums(backend, masks, size, points, targets, counts)
+    torch.testing.assert_close(got.softplus, torch.full_like(got.softplus, 6 * 0.6931472))
+    torch.testing.assert_close(got.sigmoid, torch.full_like(got.sigmoid, 3))
+    assert not any(of.any() for of in got[2:])
+
+
+def test_not_finite_logits_stay_so(backend):
+    masks, *given = draw(counts=(1,), points=50)
+    masks[:, :, 3] = torch.nan
+    masks[:, :, 5] = torch.inf
+    got = sums(backend, masks, *given)
+    assert got.softplus[0].isfinite().tolist() == [query not in (3, 5) for query in range(16)]
+    assert got.sigmoid[0, 3].isnan()
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    if "cpp" not in available_backends():
+        pytest.skip("the C++ kernel is not available here")
+    given, threads = draw(queries=100, points=5000, counts=(3, 1)), torch.get_num_threads()
+    try:
+        results = [torch.set_num_threads(n) or mask_point_sums(*given) for n in (1, 2, 5)]
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({0: torch.zeros(2, 62, 4)}, r"expected masks \(2, \[7, 9\], queries\), got \[2, 62, 4\]"),
+        ({0: torch.zeros(2, 63, 4, dtype=torch.float64)}, "expected float32 masks and points and bool targets"),
+        ({2: torch.zeros(1, 5, 2)}, r"expected points \(2, count, 2\), got \[1, 5, 2\]"),
+        ({3: torch.zeros(4, 20, 30, dtype=torch.bool)}, r"expected targets \(5, height, width\), got \[4, 20, 30\]"),
+        ({3: torch.zeros(5, 20, 30)}, "bool targets, got Float, Float and Float"),
+        ({4: [6, -1]}, "negative count of targets"),
+    ],
+    ids=str,
+)
+def test_the_kernel_refuses_what_does_not_fit(change, message):
+    if "cpp" not in available_backends():
+        pytest.skip("the C++ kernel is not available here")
+    given = list(draw())
+    for position, value in change.items():
+        given[position] = value
+    with pytest.raises((ValueError, TypeError), match=message):
+        torch.ops.vita_hf_cpp.mask_point_sums(*given)
