@@ -4,14 +4,15 @@ The baseline has the same weights and does what the original and transformers' M
 full (1/4) resolution after every layer of the masked decoder and of the object decoder, with gradient; attention masks
 are made from them, matching and losses look at them. Both draw the same points, and their losses are checked to be
 equal. "baseline" is no different in anything else; "transformers-like baseline" also writes all attention weights out,
-and matches with transformers' own cost functions, as it and the original do. Deformable
-attention is transformers' `grid_sample` implementation ("transformers"), or one of this package's ("pytorch", "cpp").
+and matches with transformers' own cost functions, as it and the original do. Deformable attention is transformers'
+`grid_sample` implementation ("transformers"), or one of this package's ("pytorch", and "cpp" or "cuda").
 
-Steps of all variants take turns in one process; reported are medians. Peak memory is measured in fresh processes, above
-what is resident before the step: weights, gradients and AdamW's state, and for "after the pixel decoder" its outputs.
+Steps of all variants take turns in one process; reported are medians. Peak memory is that above what is there before
+the step: weights, gradients and AdamW's state, and for "after the pixel decoder" its outputs. On the CPU it is measured
+in fresh processes.
 
     python scripts/benchmark_training.py                       # R50, 3 frames of 288×512, on the CPU
-    python scripts/benchmark_training.py --rounds 5 --json out.json
+    python scripts/benchmark_training.py --device cuda --frames 6 --size 360 640 --rounds 20 --json out.json
 """
 
 import argparse
@@ -47,23 +48,19 @@ from vita_hf.ops.mask_matching import sum_samples
 from vita_hf.ops.point_samples import mask_point_values
 
 PARTS = {"after": "after the pixel decoder", "step": "whole step"}
-# (model, deformable attention); everything after the pixel decoder has none.
-VARIANTS = {
-    "after": (
-        ("baseline", "pytorch"),
-        ("transformers-like baseline", "pytorch"),
-        ("vita-hf", "pytorch"),
-        ("vita-hf", "cpp"),
-    ),
-    "step": (
+
+
+def variants(part: str, device: torch.device) -> tuple[tuple[str, str], ...]:
+    """(model, deformable attention), of which everything after the pixel decoder has none."""
+    kernel = "cuda" if device.type == "cuda" else "cpp"
+    both = ("pytorch", kernel)
+    if part == "after":
+        return (("baseline", "pytorch"), ("transformers-like baseline", "pytorch"), *(("vita-hf", of) for of in both))
+    return (
         ("transformers-like baseline", "transformers"),
-        ("baseline", "transformers"),
-        ("baseline", "pytorch"),
-        ("baseline", "cpp"),
-        ("vita-hf", "pytorch"),
-        ("vita-hf", "cpp"),
-    ),
-}
+        *(("baseline", of) for of in ("transformers", *both)),
+        *(("vita-hf", of) for of in both),
+    )
 
 
 class DenseMaskedDecoder(VitaMaskedDecoder):
@@ -140,12 +137,12 @@ class TransformersCriterion(DenseCriterion):
         costs = self.config.mask_weight * pair_wise_sigmoid_cross_entropy_loss(inputs, inside)
         costs -= self.config.class_weight * class_logits.softmax(-1)[:, targets.labels]
         costs += self.config.dice_weight * pair_wise_dice_loss(inputs, inside)
-        return costs.numpy()
+        return costs.cpu().numpy()
 
 
 def grid_sample_attention(value, spatial_shapes, reference_points, offsets, logits) -> Tensor:
     """Deformable attention of transformers, from the arguments of this package's."""
-    sizes = torch.tensor([(w, h) for h, w in spatial_shapes], dtype=value.dtype)
+    sizes = torch.tensor([(w, h) for h, w in spatial_shapes], dtype=value.dtype, device=value.device)
     locations = reference_points[:, :, None, :, None] + offsets / sizes[:, None]
     weights = logits.flatten(-2).softmax(-1).view_as(logits)
     return multi_scale_deformable_attention(value, spatial_shapes, locations, weights)
@@ -202,7 +199,9 @@ class Step:
         self.model.model.transformer_module.decoder.masks = []
 
 
-def labelled_batch(frames: int, height: int, width: int, instances: int, num_labels: int) -> dict:
+def labelled_batch(
+    frames: int, height: int, width: int, instances: int, num_labels: int, device: torch.device | str = "cpu"
+) -> dict:
     """A clip of noise with rectangles that move through it."""
     generator = torch.Generator().manual_seed(1)
     masks = torch.zeros(instances, frames, height, width, dtype=torch.bool)
@@ -212,9 +211,9 @@ def labelled_batch(frames: int, height: int, width: int, instances: int, num_lab
             y, x = int((top + t * dy) * height), int((left + t * dx) * width)
             masks[instance, t, y : y + height // 4, x : x + width // 4] = True
     return {
-        "pixel_values_videos": torch.randn(1, frames, 3, height, width, generator=generator),
-        "mask_labels": [masks],
-        "class_labels": [torch.randint(num_labels, (instances,), generator=generator)],
+        "pixel_values_videos": torch.randn(1, frames, 3, height, width, generator=generator).to(device),
+        "mask_labels": [masks.to(device)],
+        "class_labels": [torch.randint(num_labels, (instances,), generator=generator).to(device)],
     }
 
 
@@ -263,20 +262,25 @@ def build(name: str) -> VitaForVideoInstanceSegmentation:
     return model
 
 
-def memory_of_one(args: argparse.Namespace, name: str, attention: str, part: str) -> None:
-    """In a process of its own: print the bytes that one step needs once training is under way."""
-    model = build(name)
+def memory_of_one(args: argparse.Namespace, name: str, attention: str, part: str) -> int | None:
+    """Bytes that one step needs once training is under way."""
+    model = build(name).to(args.device)
     with installed(model, attention):
-        step = Step(model, labelled_batch(args.frames, *args.size, args.instances, 40), part)
+        step = Step(model, labelled_batch(args.frames, *args.size, args.instances, 40, args.device), part)
         step()  # loads libraries, makes gradients and AdamW's state
         step.clear()
-        print(json.dumps(peak_memory(step, torch.device("cpu"))))
+        return peak_memory(step, args.device)
 
 
-def measure_memory(arguments: list[str], rounds: int) -> dict[str, dict[str, float]]:
-    """Median bytes of each part and variant, in turns, each in a fresh process."""
-    runs: dict[tuple, list[int]] = {(part, *v): [] for part, variants in VARIANTS.items() for v in variants}
-    for _ in tqdm(range(rounds), desc="memory", leave=False):
+def measure_memory(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Median bytes of each part and variant, in turns; on the CPU each in a fresh process."""
+    cases = {part: variants(part, args.device) for part in PARTS}
+    if args.device.type == "cuda":
+        return {part: {" ".join(v): memory_of_one(args, *v, part) for v in of_part} for part, of_part in cases.items()}
+    same = ["--frames", args.frames, "--size", *args.size, "--instances", args.instances, "--threads", args.threads]
+    arguments = [str(value) for value in same]
+    runs: dict[tuple, list[int]] = {(part, *v): [] for part, of_part in cases.items() for v in of_part}
+    for _ in tqdm(range(args.memory_rounds), desc="memory", leave=False):
         for (part, name, attention), measured in runs.items():
             command = [sys.executable, __file__, *arguments, "--only", name, attention, part]
             # Blocks go back to the system as soon as they are freed, so that the peak is that of what is in use.
@@ -285,26 +289,32 @@ def measure_memory(arguments: list[str], rounds: int) -> dict[str, dict[str, flo
             measured.append(json.loads(output.splitlines()[-1]))
     if any(None in measured for measured in runs.values()):
         return {}
-    return {part: {" ".join(v): statistics.median(runs[(part, *v)]) for v in VARIANTS[part]} for part in PARTS}
+    return {
+        part: {" ".join(v): statistics.median(runs[(part, *v)]) for v in of_part} for part, of_part in cases.items()
+    }
 
 
 def measure_time(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Median seconds of each part and variant, in turns; raises if the losses differ."""
     seconds: dict[str, dict[str, float]] = {}
-    for part, variants in VARIANTS.items():
-        batch = labelled_batch(args.frames, *args.size, args.instances, 40)
-        steps = {name: Step(build(name), batch, part) for name, _ in variants}
-        taken: dict[str, list[float]] = {" ".join(variant): [] for variant in variants}
+    wait = torch.cuda.synchronize if args.device.type == "cuda" else lambda: None
+    batch = labelled_batch(args.frames, *args.size, args.instances, 40, args.device)
+    for part, title in PARTS.items():
+        cases = variants(part, args.device)
+        steps = {name: Step(build(name).to(args.device), batch, part) for name in dict(cases)}
+        taken: dict[str, list[float]] = {" ".join(case): [] for case in cases}
         losses = {}
-        for turn in tqdm(range(args.rounds + 1), desc=PARTS[part], leave=False):
-            for name, attention in variants:
+        for turn in tqdm(range(args.rounds + 1), desc=title, leave=False):
+            for name, attention in cases:
                 with installed(steps[name].model, attention):
+                    wait()
                     start = time.perf_counter()
                     losses[name, attention] = steps[name]()
+                    wait()
                     if turn > 0:  # the first is the warm-up
                         taken[f"{name} {attention}"].append(time.perf_counter() - start)
                 steps[name].clear()
-            expect_equal(losses, variants[0])
+            expect_equal(losses, cases[0])
         seconds[part] = {name: statistics.median(values) for name, values in taken.items()}
     return seconds
 
@@ -326,19 +336,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, each variant once in every round")
     parser.add_argument("--memory-rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--json", type=Path, help="where to write the numbers")
     parser.add_argument("--only", nargs=3, help=argparse.SUPPRESS)  # one memory measurement, for fresh processes
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.only is not None:
-        return memory_of_one(args, *args.only)
+        return print(json.dumps(memory_of_one(args, *args.only)))
 
-    same = ["--frames", args.frames, "--size", *args.size, "--instances", args.instances, "--threads", args.threads]
-    memory = measure_memory([str(value) for value in same], args.memory_rounds)
+    memory = measure_memory(args)
     seconds = measure_time(args)
+    device = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else f"CPU, {args.threads} threads"
     print(
         f"R50, 1 clip of {args.frames} frames of {args.size[0]}×{args.size[1]}, {args.instances} instances, float32, "
-        f"CPU, {args.threads} threads, torch {torch.__version__}, medians of {args.rounds} rounds; losses equal\n"
+        f"{device}, torch {torch.__version__}, medians of {args.rounds} rounds; losses equal\n"
     )
     for part, title in PARTS.items():
         print(f"| {title} | seconds | MiB |" + "".join(f" vs {name} |" for name in seconds[part] if "base" in name))
