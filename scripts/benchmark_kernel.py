@@ -111,6 +111,7 @@ def implementations(device: torch.device, dtype: torch.dtype, original: Path | N
             def deformops(value, case, locations, weights):
                 if case.name not in shapes:
                     shapes[case.name] = torch.tensor(case.levels, device=device)
+                locations, weights = locations.to(value.dtype), weights.to(value.dtype)  # it takes one dtype
                 return run_msda(value, shapes[case.name], None, locations, weights, chunk_step=128, backend=None)
 
             found["deformops"] = deformops

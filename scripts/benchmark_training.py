@@ -341,6 +341,7 @@ def main() -> None:
     parser.add_argument("--only", nargs=3, help=argparse.SUPPRESS)  # one memory measurement, for fresh processes
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    torch.backends.cudnn.allow_tf32 = False  # float32 as everywhere else, so that losses can be compared
     if args.only is not None:
         return print(json.dumps(memory_of_one(args, *args.only)))
 
