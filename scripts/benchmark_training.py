@@ -44,7 +44,7 @@ from benchmark_inference import peak_memory
 from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation, loss_vita, modeling_detector
 from vita_hf.loss_vita import Matched, Matches, SetCriterion, Targets, matching_costs, sample_matching_points
 from vita_hf.modeling_detector import VitaMaskedDecoder
-from vita_hf.ops.mask_matching import sum_samples
+from vita_hf.ops.mask_matching import MaskPointSums, sum_samples
 from vita_hf.ops.point_samples import mask_point_values
 
 PARTS = {"after": "after the pixel decoder", "step": "whole step"}
@@ -112,15 +112,16 @@ class DenseCriterion(SetCriterion):
 
     def costs(self, class_logits: Tensor, masks: Tensor, targets: Targets, points: Tensor) -> np.ndarray:
         """Of one item, from `(Q, K+1)`, `(T, Q, H/4, W/4)` and `(1, P, 2)`."""
+        where = points.expand(len(targets.masks), -1, -1)
+        inside = [mask_point_values(marked, where) for marked in targets.masks.unbind(1)]
         sums = [
-            sum_samples(
-                sample_point(frame[None], points, align_corners=False).mT,
-                mask_point_values(marked, points.expand(len(marked), -1, -1)),
-                targets.counts,
-            )
-            for frame, marked in zip(masks, targets.masks.unbind(1))
+            sum_samples(sample_point(frame[None], points, align_corners=False).mT, marked[None])
+            for frame, marked in zip(masks, inside)
         ]
-        (costs,) = matching_costs(class_logits[None], sums, points.shape[1], targets, self.config)
+        softplus, sigmoid, *products = map(sum, zip(*sums))
+        sums = MaskPointSums(softplus, sigmoid, *(product[0] for product in products), sum(inside).sum(1))
+        num_points = len(masks) * points.shape[1]
+        (costs,) = matching_costs(class_logits[None], sums, num_points, targets, self.config)
         return costs
 
     def matched_masks(self, masks: Sequence[Tensor], matched: Sequence[Matched]) -> list[Tensor]:

@@ -75,7 +75,7 @@ def test_not_finite_costs_are_an_error_that_says_where():
 
 @pytest.mark.parametrize("elements", [1, 2**20])
 def test_the_item_whose_costs_are_not_finite_is_named(elements, monkeypatch):
-    monkeypatch.setattr(loss_vita, "_CHUNK_ELEMENTS", elements)  # items matched one by one, or together
+    monkeypatch.setattr(loss_vita, "chunk_elements", lambda device: elements)  # items matched one by one, or together
     video = torch.randn(1, 3, 3, 64, 64)
     video[0, 2] = float("nan")
     with pytest.raises(ValueError, match="detector, item 2: the matching cost"):
@@ -96,11 +96,8 @@ def test_matching_costs_by_definition():
     class_logits, mask_logits = torch.randn(2, 5, 8), torch.randn(2, frames, 5, height, width) * 3
     masks, labels = torch.rand(5, frames, height, width) > 0.5, torch.tensor([2, 6, 0, 3, 1])
     targets = loss_vita.Targets(labels, masks, torch.tensor([0, 1, 0, 1, 2]), [2, 3])
-    sums = [
-        mask_point_sums(logits, (height, width), grid.expand(2, -1, -1), marked, targets.counts)
-        for logits, marked in zip(mask_logits.flatten(3).mT.unbind(1), masks.unbind(1))
-    ]
-    costs = loss_vita.matching_costs(class_logits, sums, height * width, targets, config)
+    sums = mask_point_sums(mask_logits.flatten(3).mT, (height, width), grid.expand(2, -1, -1), masks, targets.counts)
+    costs = loss_vita.matching_costs(class_logits, sums, frames * height * width, targets, config)
     for item, cost in enumerate(costs):
         target = targets[item : item + 1]
         assert cost.shape == (5, (2, 3)[item])
@@ -126,7 +123,7 @@ def test_items_matched_together_or_apart_are_the_same(elements, monkeypatch):
     monkeypatch.setattr(loss_vita, "assign", lambda items, *args: costs.append(items) or assign(items, *args))
 
     def run(elements: int):
-        monkeypatch.setattr(loss_vita, "_CHUNK_ELEMENTS", elements)
+        monkeypatch.setattr(loss_vita, "chunk_elements", lambda device: elements)
         torch.manual_seed(2)
         costs.clear()
         return model(video, **given).loss, [item for items in costs for item in items]
@@ -162,7 +159,7 @@ def test_uncertain_points_are_the_least_certain_of_those_drawn(monkeypatch):
 
 @pytest.mark.parametrize("elements", [1, 2**20])
 def test_matching_gives_the_masks_of_the_matched_queries(elements, monkeypatch):
-    monkeypatch.setattr(loss_vita, "_CHUNK_ELEMENTS", elements)
+    monkeypatch.setattr(loss_vita, "chunk_elements", lambda device: elements)
     groups, frames, queries, channels, height, width = 2, 3, 6, 5, 8, 12
     config = tiny_model().config
     features = torch.randn(groups, frames, channels, height, width)

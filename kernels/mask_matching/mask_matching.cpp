@@ -48,11 +48,14 @@ struct Corners {
   }
 };
 
-// Row-major; `values` of one item's masks have the queries last, those of its targets lie one after another.
-template <typename T>
-struct Maps {
-  const T* values;
-  int64_t count, height, width;
+// One frame of an item: masks of its queries, which are the last dimension, and maps of its targets, `stride` apart.
+struct Masks {
+  const float* values;
+  int64_t height, width, queries;
+};
+struct Targets {
+  const bool* values;
+  int64_t height, width, count, stride;
 };
 
 // Where sums are added to: rows of as many numbers as there are queries, `areas` one number for each target.
@@ -60,9 +63,8 @@ struct Sums {
   float *softplus, *sigmoid, *logits_inside, *sigmoid_inside, *areas;
 };
 
-void add_points(
-    const Maps<float>& masks, const Maps<bool>& targets, const float* points, int64_t count, const Sums& sums) {
-  const int64_t queries = masks.count;
+void add_points(const Masks& masks, const Targets& targets, const float* points, int64_t count, const Sums& sums) {
+  const int64_t queries = masks.queries;
   std::vector<float> scratch(3 * queries);
   float *logits = scratch.data(), *probabilities = logits + queries, *product = probabilities + queries;
   std::fill_n(product, queries, 1.0f);
@@ -92,7 +94,7 @@ void add_points(
     }
     const Corners on(points + 2 * i, targets.height, targets.width);
     for (int64_t n = 0; n < targets.count; ++n) {
-      const bool* target = targets.values + n * targets.height * targets.width;
+      const bool* target = targets.values + n * targets.stride;
       float inside = 0;
       for (int corner = 0; corner < 4; ++corner) {
         inside += target[on.pixels[corner]] ? on.shares[corner] : 0.0f;
@@ -141,9 +143,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> mask_poin
       points.scalar_type(), " and ", targets.scalar_type());
   const auto items = static_cast<int64_t>(counts.size());
   TORCH_CHECK_VALUE(
-      masks.dim() == 3 && masks.size(0) == items && size.size() == 2 && size[0] > 0 && size[1] > 0 &&
-          masks.size(1) == size[0] * size[1],
-      "mask_point_sums: expected masks (", items, ", ", size, ", queries), got ", masks.sizes());
+      masks.dim() == 4 && masks.size(0) == items && size.size() == 2 && size[0] > 0 && size[1] > 0 &&
+          masks.size(2) == size[0] * size[1],
+      "mask_point_sums: expected masks (", items, ", frames, ", size, ", queries), got ", masks.sizes());
   TORCH_CHECK_VALUE(
       points.dim() == 3 && points.size(0) == items && points.size(2) == 2,
       "mask_point_sums: expected points (", items, ", count, 2), got ", points.sizes());
@@ -152,14 +154,16 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> mask_poin
     TORCH_CHECK_VALUE(count >= 0, "mask_point_sums: negative count of targets in ", counts);
     instances += count;
   }
+  const int64_t frames = masks.size(1);
   TORCH_CHECK_VALUE(
-      targets.dim() == 3 && targets.size(0) == instances && (instances == 0 || targets[0].numel() > 0),
-      "mask_point_sums: expected targets (", instances, ", height, width), got ", targets.sizes());
+      targets.dim() == 4 && targets.size(0) == instances && targets.size(1) == frames && targets.size(2) > 0 &&
+          targets.size(3) > 0,
+      "mask_point_sums: expected targets (", instances, ", ", frames, ", height, width), got ", targets.sizes());
 
   const at::Tensor values = masks.contiguous(), places = points.contiguous(), wanted = targets.contiguous();
   const float *maps = values.const_data_ptr<float>(), *unordered = places.const_data_ptr<float>();
   const bool* marks = wanted.const_data_ptr<bool>();
-  const int64_t queries = masks.size(2), count = points.size(1);
+  const int64_t queries = masks.size(3), count = points.size(1), height = targets.size(2), width = targets.size(3);
   std::vector<float> ordered(points.numel());
   std::vector<int64_t> first_target(items + 1);
   for (int64_t item = 0; item < items; ++item) {
@@ -175,13 +179,17 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor> mask_poin
     for (int64_t job = begin; job < end; ++job) {
       const int64_t item = job / kParts, part = job % kParts, target = first_target[item];
       const int64_t first = count * part / kParts, last = count * (part + 1) / kParts;
-      float* sums = parts.data() + part * numbers;
-      add_points(
-          {maps + item * masks.size(1) * queries, queries, size[0], size[1]},
-          {marks + target * targets.size(1) * targets.size(2), counts[item], targets.size(1), targets.size(2)},
-          ordered.data() + 2 * (item * count + first), last - first,
-          {sums + item * queries, sums + of_items + item * queries, sums + 2 * of_items + target * queries,
-           sums + 2 * of_items + of_targets + target * queries, sums + 2 * (of_items + of_targets) + target});
+      float *softplus = parts.data() + part * numbers, *sigmoid = softplus + of_items;
+      float *logits_inside = sigmoid + of_items, *sigmoid_inside = logits_inside + of_targets;
+      const Sums sums{
+          softplus + item * queries, sigmoid + item * queries, logits_inside + target * queries,
+          sigmoid_inside + target * queries, sigmoid_inside + of_targets + target};
+      for (int64_t frame = 0; frame < frames; ++frame) {
+        add_points(
+            {maps + (item * frames + frame) * masks.size(2) * queries, size[0], size[1], queries},
+            {marks + (target * frames + frame) * height * width, height, width, counts[item], frames * height * width},
+            ordered.data() + 2 * (item * count + first), last - first, sums);
+      }
     }
   });
   const at::Tensor results = at::zeros({numbers}, values.options());

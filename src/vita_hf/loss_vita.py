@@ -22,12 +22,9 @@ from torch.utils.checkpoint import checkpoint
 
 from .configuration_vita import VitaConfig
 from .ops.mask_matching import MaskPointSums, mask_point_sums
-from .ops.point_samples import mask_point_values, point_logits
+from .ops.point_samples import chunk_elements, mask_point_values, point_logits
 
 Matches = list[tuple[np.ndarray, np.ndarray]]
-
-# Numbers in one intermediate result, where items that could be taken together are many. Does not change results.
-_CHUNK_ELEMENTS = 2**20
 
 
 def sample_matching_points(items: int, num_points: int, device: torch.device) -> Tensor:
@@ -53,7 +50,7 @@ def sample_uncertain_points(
     masks = logits.shape[0]
     candidates = torch.rand(masks, int(num_points * oversample_ratio), 2, device=logits.device)
     uncertain = int(importance_sample_ratio * num_points)
-    size = max(1, _CHUNK_ELEMENTS // candidates.shape[1])
+    size = max(1, chunk_elements(logits.device) // candidates.shape[1])
     points = []
     for some, among in zip(logits.split(size), candidates.split(size)):
         certainty = point_logits(some, among).abs_()
@@ -203,20 +200,19 @@ def count_loss_normalizers(
 
 
 def matching_costs(
-    class_logits: Tensor, frames: Sequence[MaskPointSums], num_points: int, targets: Targets, config: VitaConfig
+    class_logits: Tensor, sums: MaskPointSums, num_points: int, targets: Targets, config: VitaConfig
 ) -> list[np.ndarray]:
     """Cost `(Q, N)` of giving each target to each query, for every item, in float32.
 
     Args:
         class_logits: `(I, Q, K+1)`.
-        frames: each frame's sums over points of the items' masks and targets.
-        num_points: how many points each frame has.
+        sums: over points of the items' masks and targets.
+        num_points: how many points, those of all frames.
         targets: of the items.
     """
-    sums = MaskPointSums(*map(sum, zip(*frames)))
     item, _ = _places(targets.counts, class_logits.device)
     # Binary cross-entropy is softplus(x) − x·target.
-    mask_cost = (sums.softplus[item] - sums.logits_inside) / (len(frames) * num_points)
+    mask_cost = (sums.softplus[item] - sums.logits_inside) / num_points
     dice_cost = 1 - (2 * sums.sigmoid_inside + 1) / (sums.sigmoid[item] + sums.areas[:, None] + 1)
     class_cost = -class_logits.float().softmax(-1)[item, :, targets.labels]
     costs = config.mask_weight * mask_cost + config.class_weight * class_cost + config.dice_weight * dice_cost
@@ -323,22 +319,21 @@ class SetCriterion:
         points = sample_matching_points(items, self.config.train_num_points, device)
         matches, matched_masks = [], []
         # As many items at once as memory allows, all with features that lie next to one another.
-        size = max(1, _CHUNK_ELEMENTS // (queries * max(maps.shape[-1], points.shape[1])))
+        numbers = queries * maps.shape[1] * max(maps.shape[-1], points.shape[1])
+        size = max(1, chunk_elements(device) // numbers)
         for start in range(0, items, len(maps)):
             for first in range(0, len(maps), size):
                 here, those = slice(start + first, start + min(first + size, len(maps))), slice(first, first + size)
-                masks = [self.predict_masks(mask_embeddings[here], of) for of in maps[those].unbind(1)]
                 targets = self.targets[those]
+                masks = self.predict_masks(mask_embeddings[here][:, None], maps[those])  # (I, T, H/4·W/4, Q)
                 with torch.autocast(device.type, enabled=False):
-                    sums = [
-                        mask_point_sums(of_frame, tuple(self.size), points[here], marked, targets.counts)
-                        for of_frame, marked in zip(masks, targets.masks.unbind(1))
-                    ]
-                    costs = matching_costs(class_logits[here], sums, points.shape[1], targets, self.config)
+                    sums = mask_point_sums(masks, tuple(self.size), points[here], targets.masks, targets.counts)
+                    num_points = maps.shape[1] * points.shape[1]
+                    costs = matching_costs(class_logits[here], sums, num_points, targets, self.config)
                 found = assign(costs, self.name, here.start)
                 chosen = Matched.of(found, targets)
                 matches += found
-                matched_masks.append(torch.stack([of[chosen.items, :, chosen.queries] for of in masks], 1))
+                matched_masks.append(masks[chosen.items, :, :, chosen.queries])
         return matches, torch.cat(matched_masks).unflatten(-1, self.size)
 
     def class_loss(self, class_logits: Tensor, matched: Matched) -> Tensor:

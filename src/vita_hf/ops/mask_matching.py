@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from . import loader
 from .deformable_attention import multi_scale_deformable_attention
-from .point_samples import mask_point_values
+from .point_samples import chunk_elements, mask_point_values
 
 
 class MaskPointSums(NamedTuple):
@@ -32,39 +32,43 @@ class MaskPointSums(NamedTuple):
 def mask_point_sums(
     masks: Tensor, size: tuple[int, int], points: Tensor, targets: Tensor, counts: Sequence[int]
 ) -> MaskPointSums:
-    """Sums over each item's points, where masks and targets are sampled bilinearly, zero beyond the edges.
+    """Sums over each item's points in all its frames.
 
-    The C++ kernel takes float32 masks on the CPU; PyTorch's operations everything else. No gradients.
+    Masks and targets are sampled bilinearly, zero beyond the edges. The C++ kernel takes float32 masks on the CPU,
+    PyTorch's operations everything else. No gradients.
 
     Args:
-        masks: `(I, h·w, Q)` logits of each item's queries.
+        masks: `(I, T, h·w, Q)` logits of each item's queries.
         size: `(h, w)`.
-        points: `(I, P, 2)` float32, x first, in `[0, 1]`.
-        targets: `(N, H, W)` bool, those of all items one after another.
+        points: `(I, P, 2)` float32, x first, in `[0, 1]`, the same in each of the item's frames.
+        targets: `(N, T, H, W)` bool, those of all items one after another.
         counts: how many each item has.
     """
     if masks.device.type == "cpu" and masks.dtype == torch.float32 and loader.is_available("cpp"):
         return MaskPointSums(*torch.ops.vita_hf_cpp.mask_point_sums(masks, size, points, targets, counts))
-    # Deformable attention of one head to one point, with the queries as its channels.
-    locations = points[:, :, None, None, None]
-    logits = multi_scale_deformable_attention(masks[:, :, None], (size,), locations, torch.ones_like(locations[..., 0]))
-    repeats = torch.tensor(counts, device=points.device)
-    return sum_samples(logits, mask_point_values(targets, points.repeat_interleave(repeats, 0)), counts)
+    items, frames, _, queries = masks.shape
+    repeats = torch.tensor(counts, device=points.device) * frames
+    inside = mask_point_values(targets.flatten(0, 1), points.repeat_interleave(repeats, 0)).unflatten(0, (-1, frames))
+    rows = pad_sequence(inside.split(list(counts)), batch_first=True)  # (I, most, T, P)
+    rows, points = rows.transpose(1, 2).flatten(0, 1), points.repeat_interleave(frames, 0)
+    masks = masks.flatten(0, 1)[:, :, None]
+    chunk = max(1, chunk_elements(masks.device) // (queries * points.shape[1]))  # items' frames at once
+    of_frames = []
+    for some, where, marked in zip(masks.split(chunk), points.split(chunk), rows.split(chunk)):
+        # Deformable attention of one head to one point, with the queries as its channels.
+        locations = where[:, :, None, None, None]
+        weights = torch.ones_like(locations[..., 0])
+        of_frames.append(sum_samples(multi_scale_deformable_attention(some, (size,), locations, weights), marked))
+    softplus, sigmoid, *products = (torch.cat(of).unflatten(0, (items, frames)).sum(1) for of in zip(*of_frames))
+    of_targets = (torch.cat([of[:count] for of, count in zip(product, counts)]) for product in products)
+    return MaskPointSums(softplus, sigmoid, *of_targets, inside.sum((1, 2)))
 
 
-def sum_samples(logits: Tensor, inside: Tensor, counts: Sequence[int]) -> MaskPointSums:
-    """The same from samples.
-
-    Args:
-        logits: `(I, P, Q)`, overwritten.
-        inside: `(N, P)`, the targets'.
-    """
-    rows = pad_sequence(inside.split(list(counts)), batch_first=True)  # (I, most, P)
-    products = rows @ logits
+def sum_samples(logits: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`MaskPointSums` but for the areas, of masks `(I, P, Q)` and targets `(I, N, P)`; the masks are overwritten."""
+    logits_inside = inside @ logits
     softplus, probabilities = _softplus_and_sigmoid(logits)
-    products = torch.stack((products, rows @ probabilities))
-    of_targets = torch.cat([products[:, item, :count] for item, count in enumerate(counts)], 1)
-    return MaskPointSums(softplus, probabilities.sum(1), *of_targets, inside.sum(1))
+    return softplus, probabilities.sum(1), logits_inside, inside @ probabilities
 
 
 def _softplus_and_sigmoid(logits: Tensor) -> tuple[Tensor, Tensor]:
