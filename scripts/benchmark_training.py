@@ -115,11 +115,11 @@ class DenseCriterion(SetCriterion):
         where = points.expand(len(targets.masks), -1, -1)
         inside = [mask_point_values(marked, where) for marked in targets.masks.unbind(1)]
         sums = [
-            sum_samples(sample_point(frame[None], points, align_corners=False).mT, marked[None])
+            sum_samples(sample_point(frame[None], points, align_corners=False), marked[None])
             for frame, marked in zip(masks, inside)
         ]
         softplus, sigmoid, *products = map(sum, zip(*sums))
-        sums = MaskPointSums(softplus, sigmoid, *(product[0] for product in products), sum(inside).sum(1))
+        sums = MaskPointSums(softplus, sigmoid, *(product[0].T for product in products), sum(inside).sum(1))
         num_points = len(masks) * points.shape[1]
         (costs,) = matching_costs(class_logits[None], sums, num_points, targets, self.config)
         return costs

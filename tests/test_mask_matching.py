@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from vita_hf.ops import available_backends
 from vita_hf.ops.mask_matching import MaskPointSums, mask_point_sums
 
-BACKENDS = ("pytorch", "cpp", "cuda")  # "cuda": PyTorch's operations around that kernel
+BACKENDS = ("pytorch", "cpp", "cuda")  # "cuda": PyTorch's operations there
 
 
 @pytest.fixture(params=BACKENDS)

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from . import loader
-from .deformable_attention import multi_scale_deformable_attention
 from .point_samples import chunk_elements, mask_point_values
 
 
@@ -50,35 +50,38 @@ def mask_point_sums(
     repeats = torch.tensor(counts, device=points.device) * frames
     inside = mask_point_values(targets.flatten(0, 1), points.repeat_interleave(repeats, 0)).unflatten(0, (-1, frames))
     rows = pad_sequence(inside.split(list(counts)), batch_first=True)  # (I, most, T, P)
-    rows, points = rows.transpose(1, 2).flatten(0, 1), points.repeat_interleave(frames, 0)
-    masks = masks.flatten(0, 1)[:, :, None]
+    rows, grids = rows.transpose(1, 2).flatten(0, 1), (points * 2 - 1).repeat_interleave(frames, 0)[:, None]
+    maps = masks.flatten(0, 1).mT.unflatten(2, size)
     chunk = max(1, chunk_elements(masks.device) // (queries * points.shape[1]))  # items' frames at once
-    of_frames = []
-    for some, where, marked in zip(masks.split(chunk), points.split(chunk), rows.split(chunk)):
-        # Deformable attention of one head to one point, with the queries as its channels.
-        locations = where[:, :, None, None, None]
-        weights = torch.ones_like(locations[..., 0])
-        of_frames.append(sum_samples(multi_scale_deformable_attention(some, (size,), locations, weights), marked))
+    of_frames = [
+        sum_samples(F.grid_sample(some, grid, align_corners=False)[:, :, 0], marked)
+        for some, grid, marked in zip(maps.split(chunk), grids.split(chunk), rows.split(chunk))
+    ]
     softplus, sigmoid, *products = (torch.cat(of).unflatten(0, (items, frames)).sum(1) for of in zip(*of_frames))
-    of_targets = (torch.cat([of[:count] for of, count in zip(product, counts)]) for product in products)
+    of_targets = (torch.cat([of[:, :count] for of, count in zip(product, counts)], 1).T for product in products)
     return MaskPointSums(softplus, sigmoid, *of_targets, inside.sum((1, 2)))
 
 
 def sum_samples(logits: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`MaskPointSums` but for the areas, of masks `(I, P, Q)` and targets `(I, N, P)`; the masks are overwritten."""
-    logits_inside = inside @ logits
+    """From samples of masks `(I, Q, P)`, which are overwritten, and of targets `(I, N, P)`.
+
+    Returns:
+        As in [`MaskPointSums`] `softplus` and `sigmoid`, `(I, Q)`, and of each pair `logits_inside` and
+        `sigmoid_inside`, `(I, Q, N)`.
+    """
+    logits_inside = logits @ inside.mT
     softplus, probabilities = _softplus_and_sigmoid(logits)
-    return softplus, probabilities.sum(1), logits_inside, inside @ probabilities
+    return softplus, probabilities.sum(2), logits_inside, probabilities @ inside.mT
 
 
 def _softplus_and_sigmoid(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum over points of softplus `(I, Q)`, and sigmoid `(I, P, Q)`, of logits `(I, P, Q)`, which are overwritten.
+    """Sum over points of softplus `(I, Q)`, and sigmoid `(I, Q, P)`, of logits `(I, Q, P)`, which are overwritten.
 
     softplus(x) is max(x, 0) − log σ(|x|). The logarithms of up to 64 values from [½, 1] add up to that of their
     product: few are left to be taken, which on the CPU would be most of matching.
     """
     probabilities = logits.sigmoid()
-    positive = logits.relu_().sum(1)
+    positive = logits.relu_().sum(2)
     larger = torch.sub(probabilities, 0.5, out=logits).abs_().add_(0.5)  # σ(|x|)
-    products = larger.unflatten(1, (-1, math.gcd(logits.shape[1], 64))).prod(2)
-    return positive - products.log_().sum(1), probabilities
+    products = larger.unflatten(2, (-1, math.gcd(logits.shape[2], 64))).prod(3)
+    return positive - products.log_().sum(2), probabilities
