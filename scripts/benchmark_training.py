@@ -3,9 +3,10 @@
 The baseline has the same weights and does what the original and transformers' Mask2Former do: every query's mask at
 full (1/4) resolution after every layer of the masked decoder and of the object decoder, with gradient; attention masks
 are made from them, matching and losses look at them. Both draw the same points, and their losses are checked to be
-equal. "baseline" is no different in anything else; "transformers-like baseline" also writes all attention weights out,
-and matches with transformers' own cost functions, as it and the original do. Deformable attention is transformers'
-`grid_sample` implementation ("transformers"), or one of this package's ("pytorch", and "cpp" or "cuda").
+equal. "transformers-like baseline" also writes all attention weights out, and matches with transformers' own cost
+functions, as it and the original do. Deformable attention is transformers' `grid_sample` implementation
+("transformers"), or one of this package's ("pytorch", and "cpp" or "cuda"). With "cpp" this package's matching is in
+C++, too; the baselines', whose masks have another layout, is always in PyTorch's operations.
 
 Steps of all variants take turns in one process; reported are medians. Peak memory is that above what is there before
 the step: weights, gradients and AdamW's state, and for "after the pixel decoder" its outputs. On the CPU it is measured
@@ -18,6 +19,7 @@ in fresh processes.
 import argparse
 import copy
 import functools
+import gc
 import json
 import os
 import statistics
@@ -51,11 +53,12 @@ PARTS = {"after": "after the pixel decoder", "step": "whole step"}
 
 
 def variants(part: str, device: torch.device) -> tuple[tuple[str, str], ...]:
-    """(model, deformable attention), of which everything after the pixel decoder has none."""
+    """(model, operators). After the pixel decoder these differ in matching only, and on the CPU only."""
     kernel = "cuda" if device.type == "cuda" else "cpp"
     both = ("pytorch", kernel)
     if part == "after":
-        return (("baseline", "pytorch"), ("transformers-like baseline", "pytorch"), *(("vita-hf", of) for of in both))
+        ours = both if kernel == "cpp" else ("pytorch",)
+        return (("baseline", "pytorch"), ("transformers-like baseline", "pytorch"), *(("vita-hf", of) for of in ours))
     return (
         ("transformers-like baseline", "transformers"),
         *(("baseline", of) for of in ("transformers", *both)),
@@ -265,6 +268,7 @@ def build(name: str) -> VitaForVideoInstanceSegmentation:
 
 def memory_of_one(args: argparse.Namespace, name: str, attention: str, part: str) -> int | None:
     """Bytes that one step needs once training is under way."""
+    gc.collect()  # of the case before
     model = build(name).to(args.device)
     with installed(model, attention):
         step = Step(model, labelled_batch(args.frames, *args.size, args.instances, 40, args.device), part)
@@ -274,7 +278,7 @@ def memory_of_one(args: argparse.Namespace, name: str, attention: str, part: str
 
 
 def measure_memory(args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Median bytes of each part and variant, in turns; on the CPU each in a fresh process."""
+    """Bytes of each part and variant; on the CPU medians of fresh processes, in turns."""
     cases = {part: variants(part, args.device) for part in PARTS}
     if args.device.type == "cuda":
         return {part: {" ".join(v): memory_of_one(args, *v, part) for v in of_part} for part, of_part in cases.items()}
@@ -298,7 +302,7 @@ def measure_memory(args: argparse.Namespace) -> dict[str, dict[str, float]]:
 def measure_time(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Median seconds of each part and variant, in turns; raises if the losses differ."""
     seconds: dict[str, dict[str, float]] = {}
-    wait = torch.cuda.synchronize if args.device.type == "cuda" else lambda: None
+    wait = functools.partial(torch.cuda.synchronize, args.device) if args.device.type == "cuda" else lambda: None
     batch = labelled_batch(args.frames, *args.size, args.instances, 40, args.device)
     for part, title in PARTS.items():
         cases = variants(part, args.device)
@@ -335,7 +339,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2, default=(288, 512), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--instances", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, each variant once in every round")
-    parser.add_argument("--memory-rounds", type=int, default=3)
+    parser.add_argument("--memory-rounds", type=int, default=3, help="on the CPU; what a GPU counts is always the same")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--json", type=Path, help="where to write the numbers")

@@ -3,9 +3,11 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from test_mask_matching import needs_gpu
 from test_modeling_vita import labels, tiny_model
 from vita_hf import loss_vita
 from vita_hf.loss_vita import count_loss_normalizers, sample_uncertain_points
+from vita_hf.ops import point_samples
 from vita_hf.ops.mask_matching import mask_point_sums
 
 
@@ -75,7 +77,9 @@ def test_not_finite_costs_are_an_error_that_says_where():
 
 @pytest.mark.parametrize("elements", [1, 2**20])
 def test_the_item_whose_costs_are_not_finite_is_named(elements, monkeypatch):
-    monkeypatch.setattr(loss_vita, "chunk_elements", lambda device: elements)  # items matched one by one, or together
+    monkeypatch.setattr(
+        point_samples, "chunk_elements", lambda device: elements
+    )  # items matched one by one, or together
     video = torch.randn(1, 3, 3, 64, 64)
     video[0, 2] = float("nan")
     with pytest.raises(ValueError, match="detector, item 2: the matching cost"):
@@ -113,8 +117,10 @@ def test_matching_costs_by_definition():
 
 
 @pytest.mark.parametrize("elements", [1, 20_000])
-def test_items_matched_together_or_apart_are_the_same(elements, monkeypatch):
+@pytest.mark.parametrize("kernels", ["auto", "pytorch"])
+def test_items_matched_together_or_apart_are_the_same(kernels, elements, monkeypatch):
     """How many items fit into a chunk changes no cost; they differ in their targets and in their points."""
+    monkeypatch.setenv("VITA_HF_KERNELS", kernels)
     model, video = tiny_model().train(), torch.randn(2, 2, 3, 64, 64)
     given = labels(1, 2, 64, 64), labels(1, 2, 64, 64, instances=1)
     given = {key: given[0][key] + given[1][key] for key in given[0]}
@@ -123,7 +129,7 @@ def test_items_matched_together_or_apart_are_the_same(elements, monkeypatch):
     monkeypatch.setattr(loss_vita, "assign", lambda items, *args: costs.append(items) or assign(items, *args))
 
     def run(elements: int):
-        monkeypatch.setattr(loss_vita, "chunk_elements", lambda device: elements)
+        monkeypatch.setattr(point_samples, "chunk_elements", lambda device: elements)
         torch.manual_seed(2)
         costs.clear()
         return model(video, **given).loss, [item for items in costs for item in items]
@@ -158,17 +164,19 @@ def test_uncertain_points_are_the_least_certain_of_those_drawn(monkeypatch):
 
 
 @pytest.mark.parametrize("elements", [1, 2**20])
-def test_matching_gives_the_masks_of_the_matched_queries(elements, monkeypatch):
-    monkeypatch.setattr(loss_vita, "chunk_elements", lambda device: elements)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
+def test_matching_gives_the_masks_of_the_matched_queries(device, elements, monkeypatch):
+    monkeypatch.setattr(point_samples, "chunk_elements", lambda device: elements)
     groups, frames, queries, channels, height, width = 2, 3, 6, 5, 8, 12
     config = tiny_model().config
-    features = torch.randn(groups, frames, channels, height, width)
-    masks = torch.rand(5, frames, height, width) > 0.5
-    targets = loss_vita.Targets(torch.tensor([2, 6, 0, 3, 1]), masks, torch.tensor([0, 1, 0, 1, 2]), [2, 3])
-    one = torch.ones(())
+    features = torch.randn(groups, frames, channels, height, width, device=device)
+    masks = torch.rand(5, frames, height, width, device=device) > 0.5
+    label, ids = torch.tensor([[2, 6, 0, 3, 1], [0, 1, 0, 1, 2]], device=device)
+    targets = loss_vita.Targets(label, masks, ids, [2, 3])
+    one = torch.ones((), device=device)
     criterion = loss_vita.SetCriterion(config, features, targets, 0.1, one, one, "test")
-    embeddings = torch.randn(2 * groups, queries, channels)  # of two layers
-    matches, matched = criterion.match(torch.randn(2 * groups, queries, 8), embeddings)
+    embeddings = torch.randn(2 * groups, queries, channels, device=device)  # of two layers
+    matches, matched = criterion.match(torch.randn(2 * groups, queries, 8, device=device), embeddings)
     wanted = [
         torch.einsum("c,tchw->thw", embeddings[item, query], features[item % groups])
         for item, (found, _) in enumerate(matches)

@@ -4,17 +4,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vita_hf.ops import available_backends
+from vita_hf.ops import available_backends, point_samples
 from vita_hf.ops.mask_matching import MaskPointSums, mask_point_sums
 
-BACKENDS = ("pytorch", "cpp", "cuda")  # "cuda": PyTorch's operations there
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch's operations on a GPU need one")
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(params=["pytorch", "cpp", pytest.param("cuda", marks=needs_gpu)])
 def backend(request, monkeypatch):
-    if request.param not in available_backends():
-        pytest.skip(f"backend {request.param} is not available here")
-    monkeypatch.setenv("VITA_HF_KERNELS", request.param)
+    if request.param == "cpp" and "cpp" not in available_backends():
+        pytest.skip("the C++ kernel is not available here")
+    monkeypatch.setenv("VITA_HF_KERNELS", "cpp" if request.param == "cpp" else "pytorch")
     return request.param
 
 
@@ -71,6 +71,21 @@ def test_by_definition(backend, case):
     atol = 3e-5 * case.get("scale", 4)  # positive and negative summands leave little: rounding is relative to them
     for name, a, b in zip(MaskPointSums._fields, got, wanted):
         torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_frames_taken_together_or_apart_are_the_same(backend, monkeypatch):
+    given = draw(counts=(2, 1, 3), frames=3)
+    together = sums(backend, *given)
+    monkeypatch.setattr(point_samples, "chunk_elements", lambda device: 2 * 16 * 300)  # two frames' samples
+    for name, a, b in zip(MaskPointSums._fields, sums(backend, *given), together):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_an_endless_logit_changes_its_own_points_only(backend):
+    masks, size, points, targets, counts = draw(counts=(1,), frames=1)
+    masks[0, 0, 0] = torch.inf
+    points = points.clamp(0.5, 1)  # up to the far edges, beyond which there are no pixels
+    assert all(of.isfinite().all() for of in sums(backend, masks, size, points, targets, counts))
 
 
 def test_saturated_logits(backend):

@@ -28,7 +28,7 @@ constexpr int64_t kParts = 32;
 // 1 + exp(−|x|) lies in [1, 2]: a product of this many of them fits a float.
 constexpr int64_t kFactors = 64;
 
-// The four pixels around a point and their shares. Those outside the map have none, the first pixel stands for them.
+// The four pixels around a point and their shares. Those outside the map have none, pixels at its edge stand for them.
 struct Corners {
   int64_t pixels[4];
   float shares[4];
@@ -42,7 +42,7 @@ struct Corners {
       const int64_t column = static_cast<int64_t>(left) + corner % 2, row = static_cast<int64_t>(top) + corner / 2;
       const bool inside = near && column >= 0 && column < width && row >= 0 && row < height;
       const float across = corner % 2 ? x - left : 1 - (x - left), down = corner / 2 ? y - top : 1 - (y - top);
-      pixels[corner] = inside ? row * width + column : 0;
+      pixels[corner] = std::clamp<int64_t>(row, 0, height - 1) * width + std::clamp<int64_t>(column, 0, width - 1);
       shares[corner] = inside ? across * down : 0;
     }
   }

@@ -1,7 +1,7 @@
 """Set losses of VITA: Mask2Former's for the detector, the same over time for the video part, and the similarity loss.
 
-No mask is predicted with gradient unless its query was matched: matching looks at masks without gradient, one item (a
-frame, or a video as one frame-decoder layer sees it) at a time, and only the matched queries' masks are predicted
+No mask is predicted with gradient unless its query was matched: matching looks at masks without gradient, some items
+(frames, or videos as one frame-decoder layer sees them) at a time, and only the matched queries' masks are predicted
 again. The terms and their weights are the reference's (`vita_criterion.py`, `criterion.py` of sukjunhwang/VITA).
 
 Every term is a sum over the batch divided by a number that depends on the targets alone, see `loss_normalizers`. The
@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .configuration_vita import VitaConfig
+from .ops import point_samples
 from .ops.mask_matching import MaskPointSums, mask_point_sums
-from .ops.point_samples import chunk_elements, mask_point_values, point_logits
+from .ops.point_samples import mask_point_values, point_logits
 
 Matches = list[tuple[np.ndarray, np.ndarray]]
 
@@ -50,7 +51,7 @@ def sample_uncertain_points(
     masks = logits.shape[0]
     candidates = torch.rand(masks, int(num_points * oversample_ratio), 2, device=logits.device)
     uncertain = int(importance_sample_ratio * num_points)
-    size = max(1, chunk_elements(logits.device) // candidates.shape[1])
+    size = max(1, point_samples.chunk_elements(logits.device) // candidates.shape[1])
     points = []
     for some, among in zip(logits.split(size), candidates.split(size)):
         certainty = point_logits(some, among).abs_()
@@ -318,9 +319,9 @@ class SetCriterion:
         device, maps = class_logits.device, self.features
         points = sample_matching_points(items, self.config.train_num_points, device)
         matches, matched_masks = [], []
-        # As many items at once as memory allows, all with features that lie next to one another.
+        # Some items at a time, all with features that lie next to one another.
         numbers = queries * maps.shape[1] * max(maps.shape[-1], points.shape[1])
-        size = max(1, chunk_elements(device) // numbers)
+        size = max(1, point_samples.chunk_elements(device) // numbers)
         for start in range(0, items, len(maps)):
             for first in range(0, len(maps), size):
                 here, those = slice(start + first, start + min(first + size, len(maps))), slice(first, first + size)

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from . import loader
-from .point_samples import chunk_elements, mask_point_values
+from . import loader, point_samples
 
 
 class MaskPointSums(NamedTuple):
@@ -29,30 +28,31 @@ class MaskPointSums(NamedTuple):
     areas: Tensor
 
 
+@torch.no_grad()
 def mask_point_sums(
     masks: Tensor, size: tuple[int, int], points: Tensor, targets: Tensor, counts: Sequence[int]
 ) -> MaskPointSums:
     """Sums over each item's points in all its frames.
 
-    Masks and targets are sampled bilinearly, zero beyond the edges. The C++ kernel takes float32 masks on the CPU,
-    PyTorch's operations everything else. No gradients.
+    Masks and targets are sampled bilinearly, zero beyond the edges. On the CPU the C++ kernel does it where there is
+    one, otherwise PyTorch's operations do.
 
     Args:
-        masks: `(I, T, h·w, Q)` logits of each item's queries.
+        masks: `(I, T, h·w, Q)` float32 logits of each item's queries.
         size: `(h, w)`.
         points: `(I, P, 2)` float32, x first, in `[0, 1]`, the same in each of the item's frames.
         targets: `(N, T, H, W)` bool, those of all items one after another.
         counts: how many each item has.
     """
-    if masks.device.type == "cpu" and masks.dtype == torch.float32 and loader.is_available("cpp"):
+    if masks.device.type == "cpu" and loader.is_available("cpp"):
         return MaskPointSums(*torch.ops.vita_hf_cpp.mask_point_sums(masks, size, points, targets, counts))
     items, frames, _, queries = masks.shape
-    repeats = torch.tensor(counts, device=points.device) * frames
-    inside = mask_point_values(targets.flatten(0, 1), points.repeat_interleave(repeats, 0)).unflatten(0, (-1, frames))
+    where = torch.cat([of_item.expand(count * frames, -1, -1) for of_item, count in zip(points, counts)])
+    inside = point_samples.mask_point_values(targets.flatten(0, 1), where).unflatten(0, (-1, frames))
     rows = pad_sequence(inside.split(list(counts)), batch_first=True)  # (I, most, T, P)
     rows, grids = rows.transpose(1, 2).flatten(0, 1), (points * 2 - 1).repeat_interleave(frames, 0)[:, None]
     maps = masks.flatten(0, 1).mT.unflatten(2, size)
-    chunk = max(1, chunk_elements(masks.device) // (queries * points.shape[1]))  # items' frames at once
+    chunk = max(1, point_samples.chunk_elements(masks.device) // (queries * points.shape[1]))  # items' frames at once
     of_frames = [
         sum_samples(F.grid_sample(some, grid, align_corners=False)[:, :, 0], marked)
         for some, grid, marked in zip(maps.split(chunk), grids.split(chunk), rows.split(chunk))
