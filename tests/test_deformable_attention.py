@@ -6,7 +6,8 @@ import random
 import pytest
 import torch
 
-from vita_hf.ops import available_backends, deformable_attention_from_projections, multi_scale_deformable_attention
+from backends import require
+from vita_hf.ops import deformable_attention_from_projections, multi_scale_deformable_attention
 from vita_hf.ops.deformable_attention import MAX_ELEMENTS
 
 BACKENDS = ("pytorch", "cpp", "cuda")
@@ -14,9 +15,7 @@ BACKENDS = ("pytorch", "cpp", "cuda")
 
 @pytest.fixture(params=BACKENDS)
 def backend(request):
-    if request.param not in available_backends():
-        pytest.skip(f"backend {request.param} is not available here")
-    return request.param
+    return require(request.param)
 
 
 @pytest.fixture
@@ -232,8 +231,7 @@ def test_coordinates_of_half_precision_inputs_stay_float32(backend, device):
 
 @pytest.mark.parametrize("backend", ["cpp"])
 def test_same_numbers_with_any_number_of_threads(backend, device):
-    if backend not in available_backends():
-        pytest.skip("backend cpp is not available here")
+    require(backend)
     spatial_shapes = [(12, 20), (6, 10)]
     inputs = draw(spatial_shapes, queries=300, heads=3, batch=1, device=device)
     grad = torch.randn(1, 300, 24)
@@ -358,8 +356,7 @@ def test_more_elements_than_32_bits_can_count_are_refused():
 )
 def test_the_operator_itself_checks_too(changes, error, message):
     """Exported graphs and other languages reach it without the Python function."""
-    if "cpp" not in available_backends():
-        pytest.skip("backend cpp is not available here")
+    require("cpp")
     call = arguments(spatial_shapes=[4, 3, 2, 5])
     call.update(changes)
     with pytest.raises(error, match=message):

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from backends import require
 from test_deformable_attention import draw
-from vita_hf.ops import available_backends, deformable_attention_from_projections, multi_scale_deformable_attention
+from vita_hf.ops import deformable_attention_from_projections, multi_scale_deformable_attention
 
 SHAPES = [(4, 3), (2, 5)]
 SIZES = [4, 3, 2, 5]
@@ -12,9 +13,7 @@ SIZES = [4, 3, 2, 5]
 
 @pytest.fixture(params=["cpp", "cuda"])
 def backend(request):
-    if request.param not in available_backends():
-        pytest.skip(f"backend {request.param} is not available here")
-    return request.param
+    return require(request.param)
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from backends import require
 from test_deformable_attention import draw, relative_error
-from vita_hf.ops import available_backends, build
+from vita_hf.ops import build
 
 pytestmark = pytest.mark.slow
 EMULATION = Path(__file__).parent / "cuda_emulation"
@@ -19,8 +20,7 @@ EMULATION = Path(__file__).parent / "cuda_emulation"
 
 @pytest.fixture(scope="module")
 def emulated(tmp_path_factory):
-    if "cpp" not in available_backends():
-        pytest.skip("backend cpp is not available here")
+    require("cpp")
     sources, folder = build.source_dir(), tmp_path_factory.mktemp("emulated")
     code = (sources / "deformable_attention_cuda" / "deformable_attention_cuda.cu").read_text()
     code, launches = re.subn(

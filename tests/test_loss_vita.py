@@ -86,6 +86,23 @@ def test_the_item_whose_costs_are_not_finite_is_named(elements, monkeypatch):
         tiny_model()(video, **labels(1, 3, 64, 64))
 
 
+@pytest.mark.parametrize("kernels", ["auto", "pytorch"])
+def test_losses_do_not_depend_on_the_default_dtype(kernels, monkeypatch):
+    monkeypatch.setenv("VITA_HF_KERNELS", kernels)
+    points = torch.rand(1, 64, 2)
+    monkeypatch.setattr(loss_vita, "sample_uncertain_points", lambda logits, *_: points.expand(logits.shape[0], -1, -1))
+    model, video, given = tiny_model().train(), torch.randn(1, 2, 3, 64, 64), labels(1, 2, 64, 64)
+    losses = []
+    try:
+        for dtype in (torch.float32, torch.float64):
+            torch.set_default_dtype(dtype)
+            torch.manual_seed(4)  # the matching's points
+            losses.append(model(video, **given).loss)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(*losses)
+
+
 # -- Formulas ----------------------------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vita_hf.ops import available_backends, point_samples
+from backends import require
+from vita_hf.ops import point_samples
 from vita_hf.ops.mask_matching import MaskPointSums, mask_point_sums
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch's operations on a GPU need one")
@@ -12,8 +13,8 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch's 
 
 @pytest.fixture(params=["pytorch", "cpp", pytest.param("cuda", marks=needs_gpu)])
 def backend(request, monkeypatch):
-    if request.param == "cpp" and "cpp" not in available_backends():
-        pytest.skip("the C++ kernel is not available here")
+    if request.param == "cpp":
+        require("cpp")
     monkeypatch.setenv("VITA_HF_KERNELS", "cpp" if request.param == "cpp" else "pytorch")
     return request.param
 
@@ -119,8 +120,7 @@ def test_not_finite_logits_stay_so(backend):
 
 
 def test_results_do_not_depend_on_the_number_of_threads():
-    if "cpp" not in available_backends():
-        pytest.skip("the C++ kernel is not available here")
+    require("cpp")
     given, threads = draw(queries=100, points=5000, counts=(3, 1)), torch.get_num_threads()
     try:
         results = [torch.set_num_threads(n) or mask_point_sums(*given) for n in (1, 2, 5)]
@@ -143,8 +143,7 @@ def test_results_do_not_depend_on_the_number_of_threads():
     ids=str,
 )
 def test_the_kernel_refuses_what_does_not_fit(change, message):
-    if "cpp" not in available_backends():
-        pytest.skip("the C++ kernel is not available here")
+    require("cpp")
     given = list(draw())
     for position, value in change.items():
         given[position] = value

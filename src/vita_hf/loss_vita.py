@@ -29,8 +29,8 @@ Matches = list[tuple[np.ndarray, np.ndarray]]
 
 
 def sample_matching_points(items: int, num_points: int, device: torch.device) -> Tensor:
-    """Points that the matcher compares each item's masks at: `(items, num_points, 2)` in [0, 1], x first."""
-    return torch.rand(items, num_points, 2, device=device)
+    """Points that the matcher compares each item's masks at: `(items, num_points, 2)` float32 in [0, 1], x first."""
+    return torch.rand(items, num_points, 2, device=device, dtype=torch.float32)
 
 
 @torch.no_grad()
