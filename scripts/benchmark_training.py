@@ -13,7 +13,7 @@ the step: weights, gradients and AdamW's state, and for "after the pixel decoder
 in fresh processes.
 
     python scripts/benchmark_training.py                       # R50, 3 frames of 288×512, on the CPU
-    python scripts/benchmark_training.py --device cuda --frames 6 --size 360 640 --rounds 20 --json out.json
+    python scripts/benchmark_training.py --device cuda --frames 6 --size 384 640 --rounds 10 --json out.json
 """
 
 import argparse

@@ -1,9 +1,11 @@
-"""Which tests can't run here: those of kernels that this machine can't have."""
+"""Which tests can't run here: those of kernels and devices that this machine can't have."""
 
 import pytest
+import torch
 
 from vita_hf.ops import available_backends, loader
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch's operations on a GPU need one")
 CANNOT = ("no C++ compiler", "no CUDA device", "no nvcc", "is built without CUDA", "not made for ROCm")
 
 

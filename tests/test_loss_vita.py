@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from test_mask_matching import needs_gpu
+from backends import needs_gpu
 from test_modeling_vita import labels, tiny_model
 from vita_hf import loss_vita
 from vita_hf.loss_vita import count_loss_normalizers, sample_uncertain_points
@@ -77,9 +77,7 @@ def test_not_finite_costs_are_an_error_that_says_where():
 
 @pytest.mark.parametrize("elements", [1, 2**20])
 def test_the_item_whose_costs_are_not_finite_is_named(elements, monkeypatch):
-    monkeypatch.setattr(
-        point_samples, "chunk_elements", lambda device: elements
-    )  # items matched one by one, or together
+    monkeypatch.setattr(point_samples, "chunk_elements", lambda device: elements)  # one by one, or together
     video = torch.randn(1, 3, 3, 64, 64)
     video[0, 2] = float("nan")
     with pytest.raises(ValueError, match="detector, item 2: the matching cost"):

@@ -4,11 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backends import require
+from backends import needs_gpu, require
 from vita_hf.ops import point_samples
 from vita_hf.ops.mask_matching import MaskPointSums, mask_point_sums
-
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch's operations on a GPU need one")
 
 
 @pytest.fixture(params=["pytorch", "cpp", pytest.param("cuda", marks=needs_gpu)])
