@@ -122,7 +122,7 @@ def test_random_draws_in_the_references_order(monkeypatch):
 
     matching = (len(golden.tensors["train.fixed_points"]), 2)
 
-    def rand(*shape, device=None):
+    def rand(*shape, device=None, dtype=None):
         # The reference draws each item's matching points by themselves.
         values = [next(draws)]
         while values[0].shape == (1, *matching) and len(values) < shape[0]:
