@@ -49,7 +49,7 @@ train-tiny: $(SYNTHETIC)/train/annotations.json $(SYNTHETIC)/heldout/annotations
 	    --output runs/tiny-synthetic --set training.steps=$(STEPS)
 
 evaluate-tiny: $(SYNTHETIC)/heldout/annotations.json
-	$(BIN)/python scripts/benchmark_tracking.py --model $(MODEL) \
+	$(BIN)/python benchmarks/benchmark_tracking.py --model $(MODEL) \
 	    --annotations $(SYNTHETIC)/heldout/annotations.json --images $(SYNTHETIC)/heldout/JPEGImages
 
 lint: setup

@@ -2,7 +2,7 @@
 
 import sys
 
-from vita_hf.cli import main
+from vita_hf.commands.main import main
 
 if __name__ == "__main__":
     main(["convert", *sys.argv[1:]])

@@ -15,7 +15,7 @@ from accelerate.logging import get_logger
 from transformers import AutoModelForUniversalSegmentation, AutoVideoProcessor
 
 import vita_hf  # noqa: F401 - registers the model
-from vita_hf.evaluation import (
+from vita_hf.evaluation.splits import (
     ResultStore,
     check_split,
     describe_run,
@@ -25,7 +25,7 @@ from vita_hf.evaluation import (
     write_results,
 )
 from vita_hf.files import write_atomically
-from vita_hf.metrics import VisEvaluator
+from vita_hf.scoring import VisEvaluator
 
 EXAMPLE = """examples:
   accelerate launch scripts/evaluate.py --model vita-r50-ytvis2019 --output out \\

@@ -19,19 +19,19 @@ from accelerate.tracking import get_available_trackers
 from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from vita_hf import VitaVideoProcessor
-from vita_hf.data.mixing import check_batch_size
-from vita_hf.evaluation import Split, check_split, read_split
+from vita_hf.cards.training import DataSource
+from vita_hf.data.clips.schedule import check_batch_size
+from vita_hf.evaluation.scores import evaluate_split
+from vita_hf.evaluation.splits import Split, check_split, read_split
 from vita_hf.files import write_atomically
 from vita_hf.hub import create_repository
 from vita_hf.recipes import apply_overrides, check_recipe, list_recipes, load_recipe, merge
-from vita_hf.training.evaluation import evaluate_split
-from vita_hf.training.finish import describe_changes, flatten, push_to_hub, save_model
+from vita_hf.training.initialization import build_model
 from vita_hf.training.loop import LoopOptions, Trainer, TrainingInterrupted
 from vita_hf.training.precision import check_sharding, choose_precision, keep_pixel_decoder_in_float32
+from vita_hf.training.saving import describe_changes, flatten, push_to_hub, save_model
 from vita_hf.training.settings import TrainingSettings
 from vita_hf.training.sources import make_clips, own_source, parquet_source, recipe_sources
-from vita_hf.training.starting import build_model
-from vita_hf.training_card import DataSource
 
 EXAMPLE = """examples:
   accelerate launch scripts/train.py --recipe ytvis2019-r50 --init vita-r50-coco --data-root data --output out

@@ -1,36 +1,13 @@
-import json
 import logging
-from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import SwinConfig
 
+from helpers.golden import VARIANTS, Golden, load_golden
 from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation, VitaVideoProcessor
-from vita_hf.conversion import load_original_checkpoint
-from vita_hf.metrics.vis_ap import rle, rle_numpy
-
-GOLDEN = Path(__file__).parent / "golden"
-VARIANTS = ("r50", "swin", "r50_nowin")
-
-
-class Golden:
-    """The reference's numbers on one tiny model; see tests/golden/README.md."""
-
-    def __init__(self, variant: str):
-        self.folder = GOLDEN / variant
-        self.tensors = load_file(self.folder / "golden.safetensors")
-        self.json = json.loads((self.folder / "golden.json").read_text())
-
-    def model(self):
-        return load_original_checkpoint(self.folder / "model.pth", config_file=self.folder / "config.yaml")
-
-
-@cache
-def load_golden(variant: str) -> Golden:
-    return Golden(variant)
+from vita_hf.ops import rle, rle_numpy
 
 
 @pytest.fixture(params=VARIANTS, scope="module")

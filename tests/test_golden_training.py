@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vita_hf import loss_vita
-from vita_hf.conversion import convert_state_dict
+from vita_hf.conversion.checkpoint import convert_state_dict
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from transformers import AutoVideoProcessor
 
 from vita_hf import VitaVideoProcessor
 from vita_hf.image_processing_vita import VideoInstanceDecoder, resize_output_size
-from vita_hf.video_io import VideoReader, list_frames
+from vita_hf.video.sources import VideoReader, list_frames
 
 MEAN = np.array([123.675, 116.28, 103.53])
 STD = np.array([58.395, 57.12, 57.375])

@@ -3,8 +3,8 @@ import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 
-from backends import needs_gpu
-from test_modeling_vita import labels, tiny_model
+from helpers.backends import needs_gpu
+from helpers.models import labels, tiny_model
 from vita_hf import loss_vita
 from vita_hf.loss_vita import count_loss_normalizers, sample_uncertain_points
 from vita_hf.ops import point_samples

@@ -14,7 +14,7 @@ from .configuration_vita import VitaConfig
 from .image_processing_vita import VitaVideoProcessor
 from .modeling_vita import VitaForVideoInstanceSegmentation, VitaModel, VitaPreTrainedModel
 from .pipeline_vita import VideoInstanceSegmentationPipeline
-from .results import VideoInstances
+from .tracks.instances import VideoInstances
 
 AutoConfig.register(VitaConfig.model_type, VitaConfig, exist_ok=True)
 AutoModel.register(VitaConfig, VitaModel, exist_ok=True)

@@ -1,5 +1,5 @@
 """`python -m vita_hf`: the same as `vita-hf`."""
 
-from .cli import main
+from .commands.main import main
 
 main()

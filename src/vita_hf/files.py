@@ -1,39 +1,155 @@
-"""Files that are either whole or not there."""
+"""Files and folders that are written completely or not at all, and records of what they were made from."""
 
-import contextlib
+import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
-@contextlib.contextmanager
-def replaced_when_done(path: str | os.PathLike) -> Iterator[Path]:
+def write_atomically(path: str | os.PathLike, content: bytes) -> None:
+    """Write a file completely or not at all; see [`atomic_path`]."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike) -> Generator[Path]:
     """
-    Gives a path beside `path` to write to, which takes its place when the block ends, and is removed if it fails.
+    Yield a temporary path beside `path`. What is written there takes the place of `path` when the block ends.
 
-    What is written may be a file or a folder; the path has the suffix of `path`, by which writers know the format.
-    Makes the folder it is in where that is not there. A folder only takes the place of an empty one.
+    The temporary file or folder is removed if the block fails. It keeps the suffix of `path`, from which writers infer
+    the format. Missing parent folders are created. A folder may only take the place of an empty one; to replace a
+    folder with content, use [`atomic_directory`].
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}.{path.name}")
+    temporary = _beside(path)
     try:
         yield temporary
         os.replace(temporary, path)
     except BaseException:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
         raise
 
 
-def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Write a file that is either whole or not there."""
-    with replaced_when_done(path) as temporary:
-        temporary.write_bytes(content)
+@contextmanager
+def atomic_directory(path: str | os.PathLike) -> Generator[Path]:
+    """
+    Yield a new, empty folder beside `path`, which takes the place of `path` when the block ends.
+
+    A folder that is already at `path` is renamed aside first, and comes back if the second rename fails; its content is
+    removed only when the new folder is in place. If the block fails, `path` stays as it was.
+
+    Example:
+    ```python
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from vita_hf.files import atomic_directory
+
+    >>> folder = Path(tempfile.mkdtemp(), "out")
+    >>> with atomic_directory(folder) as unfinished:
+    ...     _ = (unfinished / "results.json").write_text("[]")
+    >>> [file.name for file in folder.iterdir()]
+    ['results.json']
+
+    ```
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, aside = _beside(path), _beside(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            path.rename(aside)
+        try:
+            temporary.rename(path)
+        except OSError:
+            if aside.exists():
+                aside.rename(path)
+            raise
+    finally:
+        _remove(temporary)
+        _remove(aside)
 
 
-__all__ = ["replaced_when_done", "write_atomically"]
+@dataclass(frozen=True)
+class RunRecord:
+    """
+    What a folder was made from, kept as json inside it. A later run compares its own inputs before it goes on.
+
+    Attributes:
+        path: The json file.
+        inputs: Plain json values; mappings may be nested.
+        free: Dotted names, or beginnings of names, of inputs that may change between runs.
+
+    Example:
+    ```python
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from vita_hf.files import RunRecord
+
+    >>> path = Path(tempfile.mkdtemp(), "run.json")
+    >>> RunRecord(path, {"model": "a", "options": {"top_k": 10}}).write()
+    >>> RunRecord(path, {"model": "a", "options": {"top_k": 20}}).changes()
+    ['options.top_k']
+
+    ```
+    """
+
+    path: Path
+    inputs: Mapping[str, Any]
+    free: Collection[str] = ()
+
+    def changes(self) -> list[str] | None:
+        """List the dotted names of the inputs that differ from the record on disk; None if there is no record."""
+        if not self.path.is_file():
+            return None
+        before, now = _flatten(json.loads(self.path.read_bytes())), _flatten(json.loads(json.dumps(self.inputs)))
+        changed = (name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+        return sorted(name for name in changed if not name.startswith(tuple(self.free)))
+
+    def matches(self) -> bool:
+        """
+        Tell whether the folder was made from the same inputs; False if it has no record.
+
+        Raises:
+            FileExistsError: if it was made from other inputs; the message names those that differ.
+        """
+        changes = self.changes()
+        if changes:
+            raise FileExistsError(
+                f"{self.path.parent} holds results of another run ({', '.join(changes)} differ): choose another output "
+                "folder, or remove or overwrite this one"
+            )
+        return changes is not None
+
+    def write(self) -> None:
+        """Write the record, replacing an earlier one."""
+        write_atomically(self.path, json.dumps(self.inputs, indent=2).encode())
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{uuid.uuid4().hex}.{path.name}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+__all__ = ["RunRecord", "atomic_directory", "atomic_path", "write_atomically"]

@@ -25,9 +25,9 @@ from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, make_batched_metadata
 
-from .resizing import resize_output_size
-from .results import VideoInstances, encode_masks
-from .video_io import FrameSource, VideoReader, different_size, open_video, read_image, split_videos
+from .tracks.instances import VideoInstances, encode_masks
+from .video.resizing import resize_output_size
+from .video.sources import FrameSource, VideoReader, different_size, open_video, read_image, split_videos
 
 
 class VitaVideoProcessorKwargs(VideosKwargs, total=False):
@@ -175,7 +175,7 @@ class VitaVideoProcessor(BaseVideoProcessor):
         the processor gives for the whole video.
 
         Args:
-            source: The video, from [`~vita_hf.video_io.open_video`].
+            source: The video, from [`~vita_hf.video.sources.open_video`].
             chunk_size: Frames in every chunk but the last.
             indices: Which of its frames to use; all by default. `do_sample_frames` plays no role here.
             max_frames: The most frames to use; all by default.

@@ -10,11 +10,11 @@ from transformers import Pipeline
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from .image_processing_vita import VitaVideoProcessor
-from .mask_feature_stores import MaskFeatures
+from .inference.mask_feature_stores import MaskFeatures
+from .inference.offline import VideoStream, segment_video
 from .modeling_vita import VitaForVideoInstanceSegmentation
-from .results import VideoInstances
-from .streaming import VideoStream, segment_video
-from .video_io import split_videos
+from .tracks.instances import VideoInstances
+from .video.sources import split_videos
 
 
 class VideoInstanceSegmentationPipeline(Pipeline):
@@ -99,7 +99,8 @@ class VideoInstanceSegmentationPipeline(Pipeline):
                 Give each track its best label only. False is the paper's rule for metrics and submissions (with
                 `threshold=0`): the best `top_k` pairs of a track and a label.
             mask_features ("auto", "exact", "device", "host", "disk" or "recompute"):
-                Where mask features are kept, see [`~vita_hf.streaming.segment_video`]; by default where there is room.
+                Where mask features are kept, see [`~vita_hf.inference.offline.segment_video`]; by default where there
+                is room.
             chunk_size (`int`): Frames that go through the detector at once; by default the model's setting.
             progress (`bool`): Whether to show progress bars; by default on a terminal only.
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from ..conversion import convert_checkpoint
+from ..conversion.checkpoint import convert_checkpoint
 from ..recipes import list_recipes
 
 HELP = "official checkpoint → directory for from_pretrained"

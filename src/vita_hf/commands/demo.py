@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ..data.synthetic import SyntheticVideo, annotate, annotation_file_content
 from ..files import write_atomically
-from ..loading import SHIPPED_MODEL, load_model
-from ..metrics import VisEvaluator
+from ..inference.loading import SHIPPED_MODEL, load_model
 from ..pipeline_vita import VideoInstanceSegmentationPipeline
-from ..video_writer import video_writer
+from ..scoring import VisEvaluator
+from ..video.writer import video_writer
 
 HELP = "a synthetic video, segmented by the shipped model and scored"
 

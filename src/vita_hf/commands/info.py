@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..configuration_vita import VitaConfig
 from ..image_processing_vita import VitaVideoProcessor
-from ..loading import first_line, load_config, load_processor
+from ..inference.loading import first_line, load_config, load_processor
 
 HELP = "classes, sizes, backbone, parameters and training data of a model"
 

@@ -11,13 +11,13 @@ from urllib.parse import unquote, urlparse
 
 import torch
 
-from ..evaluation import describe_model
+from ..evaluation.splits import describe_model
 from ..files import write_atomically
-from ..loading import SHIPPED_MODEL, load_model
-from ..mask_feature_stores import MODES
+from ..inference.loading import SHIPPED_MODEL, load_model
+from ..inference.mask_feature_stores import MODES
 from ..pipeline_vita import VideoInstanceSegmentationPipeline
-from ..results import VideoInstances
-from ..video_io import VIDEO_SUFFIXES, is_url, list_frames, open_video
+from ..tracks.instances import VideoInstances
+from ..video.sources import VIDEO_SUFFIXES, is_url, list_frames, open_video
 from . import EXPECTED_ERRORS, describe_error
 
 HELP = "videos → overlay video, tracks as json, contact sheet"

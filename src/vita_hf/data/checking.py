@@ -8,10 +8,10 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..metrics.vis_ap.rle import RunLengthError, decode
-from .annotation_file import AnnotationFile, RowMaker, read_annotation_file
+from ..ops.rle import RunLengthError, decode
+from .annotations.problems import AnnotationError, Problem
+from .annotations.reader import AnnotationFile, RowMaker, read_annotation_file
 from .classes import ClassChoice
-from .problems import AnnotationError, Problem
 from .rows import BrokenSampleError, decode_frame, has_objects
 
 _AT_ONCE = 1024  # frames handed to the threads before the first of them is waited for

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .annotation_file import AnnotationFile
+from .annotations.problems import AnnotationError, Problem
+from .annotations.reader import AnnotationFile
 from .categories import COCO_TO_DATASET, category_ids, id2label, plain_name
-from .problems import AnnotationError, Problem
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, Features, load_dataset
 from datasets.table import embed_table_storage
 from tqdm.auto import tqdm
 
-from ..files import replaced_when_done, write_atomically
+from ..files import atomic_path, write_atomically
 from .schema import SCHEMA_VERSION, VIDEO_FEATURES, VideoDataset
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def write_parquet(
             if is_done:
                 bar.update(last - first)
                 continue
-            with replaced_when_done(shard) as temporary:
+            with atomic_path(shard) as temporary:
                 with pq.ParquetWriter(temporary, features.arrow_schema, use_dictionary=False) as writer:
                     for begin, end in _row_groups(sizes, first, last):
                         table = embed_table_storage(_arrow(rows, begin, end))

@@ -13,9 +13,9 @@ import datasets
 from datasets.exceptions import DatasetGenerationError
 
 from ..files import write_atomically
-from .annotation_file import RowMaker, read_annotation_file
+from .annotations.problems import AnnotationError, Problem
+from .annotations.reader import RowMaker, read_annotation_file
 from .classes import ClassChoice
-from .problems import AnnotationError, Problem
 from .schema import SCHEMA_VERSION, VIDEO_FEATURES, VideoDataset
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from .build import BuildError, build
-from .hub import package
+from .packaging import package
 
 
 def main() -> int:

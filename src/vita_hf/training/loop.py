@@ -18,15 +18,15 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ..data.collate import collate_clips
-from ..data.mixing import StepBatchSampler
-from ..data.streamed_clips import StreamBatchSampler, StreamedClips
+from ..data.clips.collate import collate_clips
+from ..data.clips.schedule import StepBatchSampler
+from ..data.clips.streamed import StreamBatchSampler, StreamedClips
 from ..files import write_atomically
 from ..image_processing_vita import VitaVideoProcessor
 from ..loss_vita import count_loss_normalizers, reduce_loss_normalizers
 from ..modeling_vita import VitaForVideoInstanceSegmentation
 from .checkpoints import Checkpoints
-from .optimization import make_optimizer, set_learning_rate
+from .optimizer import make_optimizer, set_learning_rate
 from .settings import TrainingSettings
 
 logger = logging.getLogger(__name__)

@@ -7,13 +7,13 @@ from typing import Any
 
 from datasets import Dataset
 
-from ..data.clips import ClipSettings
+from ..data.clips.sampling import ClipSettings
+from ..data.clips.schedule import ClipDataset, SampleSchedule
+from ..data.clips.streamed import StreamedClips
 from ..data.coco import read_coco
 from ..data.layout import find_split
-from ..data.mixing import ClipDataset, SampleSchedule
 from ..data.parquet import read_parquet
 from ..data.schema import VideoDataset, without_empty
-from ..data.streamed_clips import StreamedClips
 from ..data.ytvis import read_ytvis
 from .settings import TrainingSettings
 

@@ -3,28 +3,7 @@
 import datasets
 
 import evaluate
-
-# `evaluate` copies next to this file only the modules that this file itself imports: name all of the folder.
-from .compiling import compile_once
-from .engine import VisEvaluator
-from .ground_truth import GroundTruth
-from .matching import IOU_THRESHOLDS
-from .rle import decode_tracks
-from .rle_native import load_native
-from .rle_numpy import decode_strings
-from .validation import InvalidInputError
-
-__all__ = [
-    "IOU_THRESHOLDS",
-    "GroundTruth",
-    "InvalidInputError",
-    "VisAp",
-    "VisEvaluator",
-    "compile_once",
-    "decode_strings",
-    "decode_tracks",
-    "load_native",
-]
+from vita_hf.scoring import VisEvaluator
 
 _DESCRIPTION = """\
 Average precision and recall of video instance segmentation as on YouTube-VIS and OVIS: COCO's rules with the IoU of

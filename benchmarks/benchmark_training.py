@@ -1,0 +1,381 @@
+"""Time and peak memory of a training step against a baseline that predicts every mask with gradient.
+
+The baseline has the same weights and does what the original and transformers' Mask2Former do: every query's mask at
+full (1/4) resolution after every layer of the masked decoder and of the object decoder, with gradient; attention masks
+are made from them, matching and losses look at them. Both draw the same points, and their losses are checked to be
+equal. "transformers-like baseline" also writes all attention weights out, and matches with transformers' own cost
+functions, as it and the original do. Deformable attention is transformers' `grid_sample` implementation
+("transformers"), or one of this package's ("pytorch", and "cpp" or "cuda"). With "cpp" this package's matching is in
+C++, too; the baselines', whose masks have another layout, is always in PyTorch's operations.
+
+Steps of all variants take turns in one process; reported are medians. Peak memory is that above what is there before
+the step: weights, gradients and AdamW's state, and for "after the pixel decoder" its outputs. On the CPU it is measured
+in fresh processes.
+
+    python benchmarks/benchmark_training.py                       # R50, 3 frames of 288×512, on the CPU
+    python benchmarks/benchmark_training.py --device cuda --frames 6 --size 384 640 --rounds 10 --json out.json
+"""
+
+import argparse
+import copy
+import functools
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+from transformers.models.mask2former.modeling_mask2former import (
+    multi_scale_deformable_attention,
+    pair_wise_dice_loss,
+    pair_wise_sigmoid_cross_entropy_loss,
+    sample_point,
+)
+
+from benchmark_inference import peak_memory
+from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation, loss_vita, modeling_detector
+from vita_hf.loss_vita import Matched, Matches, SetCriterion, Targets, matching_costs, sample_matching_points
+from vita_hf.modeling_detector import VitaMaskedDecoder
+from vita_hf.ops.mask_matching import MaskPointSums, sum_samples
+from vita_hf.ops.point_samples import mask_point_values
+
+PARTS = {"after": "after the pixel decoder", "step": "whole step"}
+
+
+def variants(part: str, device: torch.device) -> tuple[tuple[str, str], ...]:
+    """(model, operators). After the pixel decoder these differ in matching only, and on the CPU only."""
+    kernel = "cuda" if device.type == "cuda" else "cpp"
+    both = ("pytorch", kernel)
+    if part == "after":
+        ours = both if kernel == "cpp" else ("pytorch",)
+        return (("baseline", "pytorch"), ("transformers-like baseline", "pytorch"), *(("vita-hf", of) for of in ours))
+    return (
+        ("transformers-like baseline", "transformers"),
+        *(("baseline", of) for of in ("transformers", *both)),
+        *(("vita-hf", of) for of in both),
+    )
+
+
+class DenseMaskedDecoder(VitaMaskedDecoder):
+    """Predicts all masks at full resolution, with gradient, and shrinks them for the attention."""
+
+    def attention_mask(self, frame_states: Tensor, level_mask_features: Tensor) -> Tensor:
+        maps, mask_features = self.inputs  # set by a hook on the transformer module
+        with torch.enable_grad():
+            masks = (self.mask_predictor.mask_embedder(frame_states) @ mask_features.flatten(2)).unflatten(
+                -1, mask_features.shape[-2:]
+            )
+        self.masks.append(masks)
+        size = next(m.shape[-2:] for m in maps if m.shape[-2:].numel() == level_mask_features.shape[-1])
+        shrunk = torch.nn.functional.interpolate(masks.detach(), size, mode="bilinear", align_corners=False)
+        inside = shrunk.flatten(2) >= 0
+        return (inside | ~inside.any(-1, keepdim=True))[:, None]
+
+    def remember(self, module: torch.nn.Module, args: tuple) -> None:
+        self.inputs, self.masks = args, []
+
+
+class DenseCriterion(SetCriterion):
+    """Takes all queries' masks where its parent takes mask embeddings."""
+
+    def __init__(self, decoder: DenseMaskedDecoder, *args):
+        super().__init__(*args)
+        self.predicted = decoder.masks if self.name == "detector" else []
+
+    def all_masks(self, embeddings: Tensor) -> Tensor:  # (I, Q, Cm) → (I, T, Q, H/4, W/4)
+        embeddings = embeddings.unflatten(0, (-1, len(self.features)))
+        return torch.einsum("lbqc,btcs->lbtqs", embeddings, self.features).flatten(0, 1).unflatten(-1, self.size)
+
+    def __call__(self, class_logits, mask_embeddings, *args):
+        masks = [masks[:, None] for masks in self.predicted]
+        masks += [self.all_masks(embeddings) for embeddings in mask_embeddings[len(masks) :]]
+        return super().__call__(class_logits, masks, *args)
+
+    @torch.no_grad()
+    def match(self, class_logits: Tensor, masks: Tensor) -> tuple[Matches, Tensor]:
+        points = sample_matching_points(len(masks), self.config.train_num_points, masks.device)
+        costs = []
+        for item in range(len(masks)):
+            target = item % len(self.targets)
+            targets = self.targets[target : target + 1]
+            costs.append(self.costs(class_logits[item], masks[item], targets, points[item : item + 1]))
+        matches = loss_vita.assign(costs, self.name)
+        (matched_masks,) = self.matched_masks([masks], [Matched.of(matches, self.targets)])
+        return matches, matched_masks
+
+    def costs(self, class_logits: Tensor, masks: Tensor, targets: Targets, points: Tensor) -> np.ndarray:
+        """Of one item, from `(Q, K+1)`, `(T, Q, H/4, W/4)` and `(1, P, 2)`."""
+        where = points.expand(len(targets.masks), -1, -1)
+        inside = [mask_point_values(marked, where) for marked in targets.masks.unbind(1)]
+        sums = [
+            sum_samples(sample_point(frame[None], points, align_corners=False), marked[None])
+            for frame, marked in zip(masks, inside)
+        ]
+        softplus, sigmoid, *products = map(sum, zip(*sums))
+        sums = MaskPointSums(softplus, sigmoid, *(product[0].T for product in products), sum(inside).sum(1))
+        num_points = len(masks) * points.shape[1]
+        (costs,) = matching_costs(class_logits[None], sums, num_points, targets, self.config)
+        return costs
+
+    def matched_masks(self, masks: Sequence[Tensor], matched: Sequence[Matched]) -> list[Tensor]:
+        return [of.transpose(1, 2)[found.items, found.queries] for of, found in zip(masks, matched)]
+
+
+class TransformersCriterion(DenseCriterion):
+    """Matches as transformers and the original do: a grid for every query, and both signs' cross-entropies."""
+
+    def costs(self, class_logits: Tensor, masks: Tensor, targets: Targets, points: Tensor) -> np.ndarray:
+        inputs, inside = masks.transpose(0, 1), targets.masks.float()  # (Q, T, H/4, W/4), (N, T, H, W)
+        inputs = sample_point(inputs, points.expand(len(inputs), -1, -1), align_corners=False).flatten(1)
+        inside = sample_point(inside, points.expand(len(inside), -1, -1), align_corners=False).flatten(1)
+        costs = self.config.mask_weight * pair_wise_sigmoid_cross_entropy_loss(inputs, inside)
+        costs -= self.config.class_weight * class_logits.softmax(-1)[:, targets.labels]
+        costs += self.config.dice_weight * pair_wise_dice_loss(inputs, inside)
+        return costs.cpu().numpy()
+
+
+def grid_sample_attention(value, spatial_shapes, reference_points, offsets, logits) -> Tensor:
+    """Deformable attention of transformers, from the arguments of this package's."""
+    sizes = torch.tensor([(w, h) for h, w in spatial_shapes], dtype=value.dtype, device=value.device)
+    locations = reference_points[:, :, None, :, None] + offsets / sizes[:, None]
+    weights = logits.flatten(-2).softmax(-1).view_as(logits)
+    return multi_scale_deformable_attention(value, spatial_shapes, locations, weights)
+
+
+class Forget(torch.autograd.Function):
+    """Identity whose gradient is computed and dropped, as a network before it would use it up."""
+
+    @staticmethod
+    def forward(ctx, tensor: Tensor) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> None:
+        return None
+
+
+class Fixed(torch.nn.Module):
+    """Stands where the backbone and the pixel decoder were: their outputs, asking for gradients."""
+
+    def __init__(self, outputs: tuple):
+        super().__init__()
+        self.features, *self.outputs = outputs
+        for tensor in (*self.outputs[:2], *self.outputs[2]):
+            tensor.requires_grad_()
+
+    def forward(self, pixel_values: Tensor) -> tuple:
+        pixels, mask_features, maps = self.outputs
+        return self.features, Forget.apply(pixels), Forget.apply(mask_features), [Forget.apply(level) for level in maps]
+
+
+class Step:
+    """Training steps of one model on one batch. The learning rate is zero, so that all steps are the same."""
+
+    def __init__(self, model: VitaForVideoInstanceSegmentation, batch: dict, part: str):
+        self.model, self.batch = model, batch
+        if part == "after":
+            with torch.no_grad():
+                outputs = model.model.pixel_level_module(batch["pixel_values_videos"].flatten(0, 1))
+            model.model.pixel_level_module = Fixed(outputs)
+        self.optimizer = None if part == "after" else torch.optim.AdamW(model.parameters(), lr=0.0)
+
+    def __call__(self) -> dict[str, float]:
+        torch.manual_seed(0)
+        outputs = self.model(**self.batch)
+        outputs.loss.backward()
+        if self.optimizer is not None:
+            self.optimizer.step()
+        return {name: term.item() for name, term in outputs.loss_dict.items()}
+
+    def clear(self) -> None:
+        """Zero the parameters' gradients but keep their memory; drop what else the step left behind."""
+        self.model.zero_grad(set_to_none=False)
+        self.model.model.transformer_module.decoder.masks = []
+
+
+def labelled_batch(
+    frames: int, height: int, width: int, instances: int, num_labels: int, device: torch.device | str = "cpu"
+) -> dict:
+    """A clip of noise with rectangles that move through it."""
+    generator = torch.Generator().manual_seed(1)
+    masks = torch.zeros(instances, frames, height, width, dtype=torch.bool)
+    for instance in range(instances):
+        top, left, dy, dx = (torch.rand(4, generator=generator) * torch.tensor([0.5, 0.5, 0.1, 0.1])).tolist()
+        for t in range(frames):
+            y, x = int((top + t * dy) * height), int((left + t * dx) * width)
+            masks[instance, t, y : y + height // 4, x : x + width // 4] = True
+    return {
+        "pixel_values_videos": torch.randn(1, frames, 3, height, width, generator=generator).to(device),
+        "mask_labels": [masks.to(device)],
+        "class_labels": [torch.randint(num_labels, (instances,), generator=generator).to(device)],
+    }
+
+
+def as_baseline(model: VitaForVideoInstanceSegmentation) -> VitaForVideoInstanceSegmentation:
+    model = copy.deepcopy(model)
+    module = model.model.transformer_module
+    module.decoder.__class__ = DenseMaskedDecoder
+    module.register_forward_pre_hook(module.decoder.remember)
+    return model
+
+
+@contextmanager
+def installed(model: VitaForVideoInstanceSegmentation, attention: str) -> Iterator[None]:
+    """The model's criterion and the deformable attention, for as long as the context lasts."""
+    decoder = model.model.transformer_module.decoder
+    criterion = None
+    if isinstance(decoder, DenseMaskedDecoder):
+        like_transformers = model.config._attn_implementation == "eager"
+        criterion = TransformersCriterion if like_transformers else DenseCriterion
+    with (
+        mock.patch.dict(os.environ, {"VITA_HF_KERNELS": "pytorch" if attention == "transformers" else attention}),
+        mock.patch.object(
+            modeling_detector,
+            "deformable_attention_from_projections",
+            grid_sample_attention
+            if attention == "transformers"
+            else modeling_detector.deformable_attention_from_projections,
+        ),
+        mock.patch.object(
+            loss_vita,
+            "SetCriterion",
+            functools.partial(criterion, decoder) if criterion is not None else SetCriterion,
+        ),
+    ):
+        yield
+
+
+def build(name: str) -> VitaForVideoInstanceSegmentation:
+    torch.manual_seed(0)
+    model = VitaForVideoInstanceSegmentation(VitaConfig(num_labels=40)).train()
+    if name == "vita-hf":
+        return model
+    model = as_baseline(model)
+    if name == "transformers-like baseline":
+        model.set_attn_implementation("eager")
+    return model
+
+
+def memory_of_one(args: argparse.Namespace, name: str, attention: str, part: str) -> int | None:
+    """Bytes that one step needs once training is under way."""
+    gc.collect()  # of the case before
+    model = build(name).to(args.device)
+    with installed(model, attention):
+        step = Step(model, labelled_batch(args.frames, *args.size, args.instances, 40, args.device), part)
+        step()  # loads libraries, makes gradients and AdamW's state
+        step.clear()
+        return peak_memory(step, args.device)
+
+
+def measure_memory(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Bytes of each part and variant; on the CPU medians of fresh processes, in turns."""
+    cases = {part: variants(part, args.device) for part in PARTS}
+    if args.device.type == "cuda":
+        return {part: {" ".join(v): memory_of_one(args, *v, part) for v in of_part} for part, of_part in cases.items()}
+    same = ["--frames", args.frames, "--size", *args.size, "--instances", args.instances, "--threads", args.threads]
+    arguments = [str(value) for value in same]
+    runs: dict[tuple, list[int]] = {(part, *v): [] for part, of_part in cases.items() for v in of_part}
+    for _ in tqdm(range(args.memory_rounds), desc="memory", leave=False):
+        for (part, name, attention), measured in runs.items():
+            command = [sys.executable, __file__, *arguments, "--only", name, attention, part]
+            # Blocks go back to the system as soon as they are freed, so that the peak is that of what is in use.
+            environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+            measured.append(json.loads(output.splitlines()[-1]))
+    if any(None in measured for measured in runs.values()):
+        return {}
+    return {
+        part: {" ".join(v): statistics.median(runs[(part, *v)]) for v in of_part} for part, of_part in cases.items()
+    }
+
+
+def measure_time(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Median seconds of each part and variant, in turns; raises if the losses differ."""
+    seconds: dict[str, dict[str, float]] = {}
+    wait = functools.partial(torch.cuda.synchronize, args.device) if args.device.type == "cuda" else lambda: None
+    batch = labelled_batch(args.frames, *args.size, args.instances, 40, args.device)
+    for part, title in PARTS.items():
+        cases = variants(part, args.device)
+        steps = {name: Step(build(name).to(args.device), batch, part) for name in dict(cases)}
+        taken: dict[str, list[float]] = {" ".join(case): [] for case in cases}
+        losses = {}
+        for turn in tqdm(range(args.rounds + 1), desc=title, leave=False):
+            for name, attention in cases:
+                with installed(steps[name].model, attention):
+                    wait()
+                    start = time.perf_counter()
+                    losses[name, attention] = steps[name]()
+                    wait()
+                    if turn > 0:  # the first is the warm-up
+                        taken[f"{name} {attention}"].append(time.perf_counter() - start)
+                steps[name].clear()
+            expect_equal(losses, cases[0])
+        seconds[part] = {name: statistics.median(values) for name, values in taken.items()}
+    return seconds
+
+
+def expect_equal(losses: dict[tuple[str, str], dict[str, float]], reference: tuple[str, str]) -> None:
+    expected = losses[reference]
+    for variant, terms in losses.items():
+        assert terms.keys() == expected.keys()
+        for name, term in terms.items():
+            if abs(term - expected[name]) > 1e-4 * max(abs(expected[name]), 1e-3):
+                raise AssertionError(f"{name}: {term} with {variant}, {expected[name]} with {reference}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=3)
+    parser.add_argument("--size", type=int, nargs=2, default=(288, 512), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--instances", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds, each variant once in every round")
+    parser.add_argument("--memory-rounds", type=int, default=3, help="on the CPU; what a GPU counts is always the same")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--device", type=torch.device, default="cpu")
+    parser.add_argument("--json", type=Path, help="where to write the numbers")
+    parser.add_argument("--only", nargs=3, help=argparse.SUPPRESS)  # one memory measurement, for fresh processes
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.backends.cudnn.allow_tf32 = False  # float32 as everywhere else, so that losses can be compared
+    if args.only is not None:
+        return print(json.dumps(memory_of_one(args, *args.only)))
+
+    memory = measure_memory(args)
+    seconds = measure_time(args)
+    device = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else f"CPU, {args.threads} threads"
+    print(
+        f"R50, 1 clip of {args.frames} frames of {args.size[0]}×{args.size[1]}, {args.instances} instances, float32, "
+        f"{device}, torch {torch.__version__}, medians of {args.rounds} rounds; losses equal\n"
+    )
+    for part, title in PARTS.items():
+        print(f"| {title} | seconds | MiB |" + "".join(f" vs {name} |" for name in seconds[part] if "base" in name))
+        print("|---|---:|---:|" + "---:|" * sum("base" in name for name in seconds[part]))
+        for name, value in seconds[part].items():
+            mib = memory[part][name] / 2**20 if memory else float("nan")
+            cells = (
+                [
+                    f" {seconds[part][other] / value:.2f}× as fast, {mib * 2**20 / memory[part][other]:.2f}× memory |"
+                    for other in seconds[part]
+                    if "base" in other
+                ]
+                if memory
+                else []
+            )
+            print(f"| {name} | {value:.2f} | {mib:.0f} |" + "".join(cells))
+        print()
+    if args.json:
+        args.json.write_text(json.dumps({"seconds": seconds, "bytes": memory, "torch": torch.__version__}) + "\n")
+
+
+if __name__ == "__main__":
+    main()

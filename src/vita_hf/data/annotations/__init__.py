@@ -1,0 +1,1 @@
+"""The one reader of YouTube-VIS, OVIS and COCO annotation files."""

@@ -1,0 +1,1 @@
+"""Training clips: sampling, augmentation, batching."""

@@ -1,0 +1,209 @@
+"""Which clip is when: mixing sources by weight, in an order that depends on the seed alone.
+
+Samples are numbered over the whole training, from 0. What sample n is follows from the seed and n, so that the number
+of workers and processes makes no difference, and training can go on at any step.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from ..rows import BrokenSampleError
+from .sampling import ClipSettings, draw_clip
+
+# What a random stream is for; part of its seed.
+_SOURCES, _PERMUTATION, _CLIP = range(3)
+
+
+class Draw(NamedTuple):
+    """
+    A sample: row `index` of source `source`, which is in its pass number `epoch` over its rows.
+
+    All count from 0.
+    """
+
+    source: int
+    epoch: int
+    index: int
+
+
+class SampleSchedule:
+    """
+    The order of the samples: `schedule[n]` is the [`Draw`] of sample n.
+
+    Each sample's source is drawn by weight, independently of the others. Each source is a stream without end: all its
+    rows in a random order, then all in another one, and so on.
+
+    Args:
+        sizes: the number of rows of each source.
+        weights: how often each source is drawn, relative to the others. A source of weight 0 is never drawn.
+        seed: a non-negative integer.
+        num_samples: the schedule's length; by default it has no end.
+
+    Raises:
+        ValueError: not one positive size and one non-negative weight for each source, or only zero weights.
+        IndexError: from `schedule[n]`, beyond its length.
+    """
+
+    BLOCK = 1 << 16  # samples whose sources are drawn at a time
+
+    def __init__(self, sizes: Sequence[int], weights: Sequence[float], seed: int, num_samples: int | None = None):
+        if not sizes or len(sizes) != len(weights):
+            raise ValueError(f"sizes and weights: expected one each for every source, got {sizes} and {weights}")
+        if min(sizes) < 1:
+            raise ValueError(f"sizes: every source must have at least one row, got {list(sizes)}")
+        if min(weights) < 0 or not 0 < sum(weights) < float("inf"):
+            raise ValueError(f"weights: expected non-negative numbers, at least one above 0, got {list(weights)}")
+        self.sizes, self.weights, self.seed = list(sizes), list(weights), seed
+        self.num_samples = sys.maxsize if num_samples is None else num_samples
+        self._bounds = np.cumsum(self.weights)[:-1] / sum(self.weights)
+        self._blocks: list[np.ndarray] = []
+        self._drawn_before = [np.zeros(len(self.sizes), dtype=np.int64)]  # of each source, before each block
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def __getitem__(self, n: int) -> Draw:
+        if not 0 <= n < self.num_samples:
+            raise IndexError(f"sample {n}: the schedule has the samples 0 to {self.num_samples - 1}")
+        block, offset = divmod(n, self.BLOCK)
+        while len(self._blocks) <= block:
+            self._draw_block()
+        source = int(self._blocks[block][offset])
+        earlier = int(np.count_nonzero(self._blocks[block][:offset] == source))
+        epoch, position = divmod(int(self._drawn_before[block][source]) + earlier, self.sizes[source])
+        return Draw(source, epoch, int(_permutation(self.seed, source, epoch, self.sizes[source])[position]))
+
+    def rng(self, n: int) -> np.random.Generator:
+        """The random numbers of sample n. A stream of its own, because a row comes once in an epoch of its source."""
+        return _generator(self.seed, _CLIP, *self[n])
+
+    def _draw_block(self) -> None:
+        rng = _generator(self.seed, _SOURCES, len(self._blocks))
+        sources = np.searchsorted(self._bounds, rng.random(self.BLOCK), side="right")
+        self._blocks.append(sources.astype(np.min_scalar_type(len(self.sizes))))
+        self._drawn_before.append(self._drawn_before[-1] + np.bincount(sources, minlength=len(self.sizes)))
+
+
+class ClipDataset(Dataset):
+    """
+    The clips of a training: item n is sample n of the schedule, made by [`draw_clip`].
+
+    Args:
+        sources: their rows, each a `datasets.Dataset` or another sequence of rows.
+        settings: of each source.
+        schedule: over these sources.
+        skip_broken: what becomes of a row that can't be used. False raises its error. True takes the source's next row,
+            and the clip's `skipped` (a list of strings) says why; this is for the main process to count and log.
+
+    Raises:
+        ValueError: sources, settings and schedule don't belong together; or, when an item is taken with `skip_broken`,
+            all rows of its source are broken.
+        BrokenSampleError: when an item is taken without `skip_broken`.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Sequence[dict]],
+        settings: Sequence[ClipSettings],
+        schedule: SampleSchedule,
+        skip_broken: bool = False,
+    ):
+        sizes = [len(source) for source in sources]
+        if sizes != schedule.sizes or len(settings) != len(sizes):
+            raise ValueError(
+                f"sources with {sizes} rows don't fit a schedule for {schedule.sizes} and {len(settings)} settings"
+            )
+        self.sources, self.settings, self.schedule, self.skip_broken = sources, settings, schedule, skip_broken
+
+    def __len__(self) -> int:
+        return len(self.schedule)
+
+    def __getitem__(self, n: int) -> dict:
+        source, _, first = self.schedule[n]
+        rows, skipped = self.sources[source], []
+        for attempt in range(len(rows)):
+            row = rows[(first + attempt) % len(rows)]
+            try:
+                return draw_clip(row, self.settings[source], self.schedule.rng(n)) | {"skipped": skipped}
+            except BrokenSampleError as error:
+                if not self.skip_broken:
+                    raise
+                skipped.append(str(error))
+        raise ValueError(f"all {len(rows)} rows of source {source} are broken; the first: {skipped[0]}")
+
+
+class StepBatchSampler:
+    """
+    The sample numbers of one process's batches, for the steps [start_step, steps).
+
+    Optimiser step s is made from the samples [s · B, (s + 1) · B), B being `batch_size`. They are cut into
+    `micro_batches` parts, whose gradients are accumulated, and each part into one for each process. Which process sees
+    which sample in which part depends on these numbers; the samples of a step don't.
+
+    Args:
+        steps: optimiser steps of the whole training.
+        batch_size: samples of a step, over all processes and micro-batches.
+        micro_batches: forward passes of a step.
+        num_processes, process_index: how many there are, and which one this is.
+        start_step: where to begin, after a resume.
+
+    Raises:
+        ValueError: `batch_size` isn't a multiple of `micro_batches` · `num_processes`, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        batch_size: int,
+        *,
+        micro_batches: int = 1,
+        num_processes: int = 1,
+        process_index: int = 0,
+        start_step: int = 0,
+    ):
+        check_batch_size(batch_size, micro_batches, num_processes)
+        if not 0 <= process_index < num_processes:
+            raise ValueError(f"process_index: expected 0 to {num_processes - 1}, got {process_index}")
+        if not 0 <= start_step <= steps:
+            raise ValueError(f"start_step: expected 0 to {steps}, got {start_step}")
+        self.steps, self.batch_size, self.micro_batches = steps, batch_size, micro_batches
+        self.num_processes, self.process_index, self.start_step = num_processes, process_index, start_step
+
+    def __len__(self) -> int:
+        return (self.steps - self.start_step) * self.micro_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        size = self.batch_size // (self.micro_batches * self.num_processes)
+        for micro_batch in range(self.start_step * self.micro_batches, self.steps * self.micro_batches):
+            first = (micro_batch * self.num_processes + self.process_index) * size
+            yield list(range(first, first + size))
+
+
+def check_batch_size(batch_size: int, micro_batches: int, num_processes: int) -> None:
+    """
+    Raises:
+        ValueError: a step's clips can't be shared out evenly.
+    """
+    parts = micro_batches * num_processes
+    if min(batch_size, micro_batches, num_processes) < 1 or batch_size % parts:
+        raise ValueError(
+            f"batch_size: expected a multiple of micro_batches · num_processes = {parts}, all positive, "
+            f"got {batch_size}"
+        )
+
+
+def _generator(seed: int, purpose: int, *numbers: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, *numbers)))
+
+
+@lru_cache(maxsize=8)
+def _permutation(seed: int, source: int, epoch: int, size: int) -> np.ndarray:
+    return _generator(seed, _PERMUTATION, source, epoch).permutation(size)
+
+
+__all__ = ["ClipDataset", "Draw", "SampleSchedule", "StepBatchSampler", "check_batch_size"]

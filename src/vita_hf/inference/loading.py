@@ -1,0 +1,108 @@
+"""A model and its processor from a directory or the Hub, complete or not at all."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoVideoProcessor
+
+from ..configuration_vita import VitaConfig
+from ..image_processing_vita import VitaVideoProcessor
+from ..modeling_vita import VitaForVideoInstanceSegmentation
+
+# Small enough for the package; knows nothing but the shapes of the synthetic data set.
+SHIPPED_MODEL = Path(__file__).parents[1] / "models" / "tiny-synthetic"
+
+_PROCESSOR_FILES = ("video_preprocessor_config.json", "processor_config.json", "preprocessor_config.json")
+
+
+def load_model(
+    model: str | Path, dtype: torch.dtype | str = "auto"
+) -> tuple[VitaForVideoInstanceSegmentation, VitaVideoProcessor]:
+    """
+    Load a model that is to be used, not trained further: what is missing is an error, not drawn at random.
+
+    Args:
+        model: A directory that `save_pretrained` or `vita-hf convert` wrote, or a Hub id.
+        dtype: Of the weights; "auto" takes the checkpoint's.
+
+    Returns:
+        The model, on the CPU and in evaluation mode, and its processor.
+
+    Raises:
+        FileNotFoundError: There is no such directory.
+        OSError: The Hub has no such model, or can't be reached.
+        ValueError: It is not a VITA model, lacks weights or the processor's settings, or a file can't be read.
+    """
+    load_config(model)
+    processor = load_processor(model)
+    try:
+        loaded, report = VitaForVideoInstanceSegmentation.from_pretrained(model, dtype=dtype, output_loading_info=True)
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"the weights of {model} can't be read: {first_line(error)}") from error
+    except OSError as error:
+        raise OSError(f"{model} has no weights that can be loaded: {first_line(error)}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"{model} lacks {len(missing)} of the model's weights, for example {missing[0]}: it is no whole VITA model"
+        )
+    return loaded.eval(), processor
+
+
+def load_config(model: str | Path) -> VitaConfig:
+    """
+    Load a model's configuration.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: As for `load_model`.
+    """
+    _check_directory(model, ("config.json",), "holds no model: config.json is missing")
+    try:
+        config = AutoConfig.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise type(error)(f"the configuration of {model} can't be loaded: {first_line(error)}") from error
+    if not isinstance(config, VitaConfig):
+        raise ValueError(f"{model} is a model of the type {config.model_type!r}, expected 'vita'")
+    return config
+
+
+def load_processor(model: str | Path) -> VitaVideoProcessor:
+    """
+    Load a model's processor.
+
+    Raises:
+        FileNotFoundError, OSError, ValueError: As for `load_model`.
+    """
+    _check_directory(
+        model,
+        _PROCESSOR_FILES,
+        f"has no processor: {_PROCESSOR_FILES[0]} is missing; VitaVideoProcessor(…).save_pretrained writes it, with "
+        "the frame size that the model was trained with",
+    )
+    try:
+        processor = AutoVideoProcessor.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        raise type(error)(f"the processor of {model} can't be loaded: {first_line(error)}") from error
+    if not isinstance(processor, VitaVideoProcessor):
+        raise ValueError(f"the processor of {model} is a {type(processor).__name__}, expected a VitaVideoProcessor")
+    return processor
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _check_directory(model: str | Path, files: tuple[str, ...], complaint: str) -> None:
+    path = Path(model)
+    if not path.is_dir():
+        # A Hub id is a name, or an owner and a name.
+        is_id = isinstance(model, str) and len(path.parts) <= 2 and model[:1] not in "/.~"
+        if not is_id or path.exists():
+            raise FileNotFoundError(f"no such model directory: {model}")
+    elif not any((path / file).is_file() for file in files):
+        raise ValueError(f"{model} {complaint}")
+
+
+__all__ = ["SHIPPED_MODEL", "first_line", "load_config", "load_model", "load_processor"]

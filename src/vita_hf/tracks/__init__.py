@@ -1,0 +1,1 @@
+"""What a segmentation is: tracks, their masks, and pictures of them."""

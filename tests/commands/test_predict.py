@@ -1,0 +1,452 @@
+"""`vita-hf predict`: what it writes, what it skips, what it shares out, and what is left when it is stopped."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers.videos import make_frames, write_images, write_video
+from vita_hf import VideoInstances
+from vita_hf.commands import main as cli
+from vita_hf.commands.predict import find_videos
+from vita_hf.inference import loading
+
+av = pytest.importorskip("av")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory, tiny_model):
+    """A folder with the model, a video, and the same frames as images."""
+    folder = tmp_path_factory.mktemp("predict")
+    shutil.copytree(tiny_model, folder / "model")
+    write_video(folder / "clip.mp4", make_frames())
+    write_images(folder / "frames", make_frames())
+    return folder
+
+
+@pytest.fixture
+def predict(workspace, tmp_path, monkeypatch, capfd):
+    """Run the command in this process, in a folder of its own; gives exit code and what it printed."""
+    for name in ("model", "clip.mp4", "frames"):
+        (tmp_path / name).symlink_to(workspace / name)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments, model="model"):
+        capfd.readouterr()
+        code = 0
+        options = ["--device", "cpu"] if model is None else ["--device", "cpu", "--model", model]
+        try:
+            cli.main(["predict", *map(str, arguments), *options])
+        except SystemExit as error:
+            code = error.code
+        printed = capfd.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+def names(folder):
+    return sorted(path.name for path in Path(folder).iterdir())
+
+
+def test_what_is_written(predict):
+    code, printed, _ = predict("clip.mp4", "--threshold", 0.2)
+    assert code == 0 and names("out") == ["clip"]
+    assert names("out/clip") == ["contact_sheet.png", "overlay.mp4", "results.json", "run.json"]
+    result = VideoInstances.from_json("out/clip/results.json")
+    assert (result.num_frames, result.size, result.fps) == (5, (48, 64), 12)
+    assert 0 < len(result) < 5 and result.scores.min() >= 0.2
+    assert f"clip: {len(result)} tracks in 5 frames, written to out/clip" in printed
+    assert f"#0 {result.label_names[0]} {result.scores[0]:.2f}" in printed
+    with av.open("out/clip/overlay.mp4") as container:
+        overlay = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(overlay) == 5 and overlay[0].shape == (48, 64, 3)
+    assert np.abs(overlay[0].astype(int) - make_frames()[0]).mean() > 5  # something is drawn
+    assert Image.open("out/clip/contact_sheet.png").width == 1280
+
+
+def test_what_is_finished_is_skipped(predict):
+    assert predict("clip.mp4", "--json-only")[0] == 0
+    assert names("out/clip") == ["results.json", "run.json"]
+    written = Path("out/clip/results.json").stat().st_mtime_ns
+    code, printed, _ = predict("clip.mp4", "frames", "--json-only")
+    assert code == 0 and "clip: finished before, skipped (out/clip)" in printed and "frames: " in printed
+    assert Path("out/clip/results.json").stat().st_mtime_ns == written
+    code, _, errors = predict("clip.mp4", "--json-only", "--threshold", 0.9)
+    assert code == 1 and errors.endswith(
+        "error: out/clip holds results of another run (threshold differ): choose another --output, or --overwrite\n"
+    )
+    assert predict("clip.mp4", "--json-only", "--threshold", 0.9, "--overwrite")[0] == 0
+    assert len(VideoInstances.from_json("out/clip/results.json")) == 0
+    Path("out/frames/run.json").unlink()
+    code, _, errors = predict("frames", "--json-only", "--overwrite")
+    assert code == 1 and "out/frames is there and was not written by vita-hf predict" in errors
+
+
+def test_frames_and_settings(predict):
+    arguments = ("--fps", 4, "--max-frames", 2, "--threshold", 0, "--top-k", 6, "--several-labels", "--json-only")
+    assert predict("clip.mp4", *arguments, "-o", "deep/folder")[0] == 0
+    result = VideoInstances.from_json("deep/folder/clip/results.json")
+    assert result.frame_indices == [0, 3] and len(result) == 6
+
+
+def test_a_failing_video_does_not_stop_the_others(predict):
+    Path("broken.mp4").write_text("This is no video.")
+    code, printed, errors = predict("broken.mp4", "clip.mp4", "--json-only")
+    assert code == 1 and names("out") == ["clip"]
+    assert "clip: " in printed and "error: broken.mp4 can't be decoded as a video" in errors
+    assert errors.endswith("1 of 2 videos failed\n")
+
+
+def test_shared_out_over_processes(predict, monkeypatch):
+    for index in range(5):
+        write_images(Path(f"many-{index}"), make_frames(1))
+    Path("many").mkdir()
+    for index in range(5):
+        Path(f"many-{index}").rename(f"many/{index}")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert predict("many", "--json-only")[0] == 0 and names("out") == ["1", "3"]
+    monkeypatch.setenv("RANK", "0")
+    assert predict("many", "--json-only")[0] == 0 and names("out") == ["0", "1", "2", "3", "4"]
+
+
+def test_which_videos_arguments_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("one", "two", "two/frames", "empty"):
+        Path(folder).mkdir()
+    files = ("one/clip.mp4", "two/clip.mp4", "two/clip.AVI", "two/notes.txt", "two/.hidden.mp4", "two/frames/1.png")
+    for name in files:
+        Path(name).touch()
+    address = "https://host/a%20b/clip.webm?x=1"
+    other = address.replace("clip", "other")
+    videos = find_videos(["one/clip.mp4", "two/frames", other])
+    assert videos == [("clip", "one/clip.mp4"), ("frames", "two/frames"), ("other", other)]
+    videos = find_videos(["one", "two", "one/clip.mp4", address])
+    assert {video.name: video.path for video in videos} == {
+        "one-clip.mp4": "one/clip.mp4",
+        "two-clip.mp4": "two/clip.mp4",
+        "two-clip.AVI": "two/clip.AVI",
+        "frames": "two/frames",
+        "host-clip.webm": address,
+    }
+    with pytest.raises(FileNotFoundError, match="no such video: three"):
+        find_videos(["one/clip.mp4", "three"])
+    with pytest.raises(ValueError, match="the folder empty holds no images, no videos and no folders of images"):
+        find_videos(["empty"])
+    shutil.copytree("one", "deep/one")
+    with pytest.raises(ValueError, match=r"one/clip.mp4 and deep/one/clip.mp4 would both be written to one-clip.mp4"):
+        find_videos(["one", "deep/one"])
+
+
+def test_without_a_model_the_shipped_one_is_used(predict, monkeypatch, workspace):
+    monkeypatch.setattr("vita_hf.commands.predict.SHIPPED_MODEL", workspace / "model")
+    code, printed, _ = predict("clip.mp4", "--json-only", model=None)
+    assert code == 0
+    assert (
+        "No --model given: using the shipped tiny model, which knows only the shapes of its synthetic videos" in printed
+    )
+    monkeypatch.setattr("vita_hf.commands.predict.SHIPPED_MODEL", workspace / "nowhere")
+    code, _, errors = predict("clip.mp4", model=None)
+    assert code == 1 and errors == "error: no --model was given, and none is shipped with this installation\n"
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["predict", "--help"])
+    assert stopped.value.code == 0
+    printed = capsys.readouterr().out
+    assert "vita-hf predict clip.mp4 --model" in printed and "accelerate launch" in printed
+
+
+# ------------------------------------------------------------ inputs that are broken
+
+
+def cut_off(path):
+    """The index of an mp4 is at its end: nothing of it can be read."""
+    write_video(path, make_frames(20))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def cut_off_behind_its_index(path, extra=5):
+    """Its index in front, an mp4 of 40 frames can be read up to where it ends: 5 bytes into the 21st."""
+    frames = np.random.default_rng(0).integers(0, 256, (40, 48, 64, 3), dtype=np.uint8)
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=10, options={"bf": "0"})
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    with av.open(str(path)) as container:
+        ends = [packet.pos + packet.size for packet in container.demux(video=0) if packet.size]
+    path.write_bytes(path.read_bytes()[: ends[19] + extra])
+
+
+def without_packets(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.height, stream.width = 48, 64
+        container.start_encoding()
+
+
+def only_sound(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000)
+        for _ in range(10):
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            sound.rate = 8000
+            container.mux(stream.encode(sound))
+        container.mux(stream.encode())
+
+
+def of_different_sizes(path):
+    write_images(path, make_frames())
+    Image.new("RGB", (64, 47)).save(path / "3.png")
+
+
+def of_16_bits(path):
+    path.mkdir()
+    Image.fromarray(np.full((48, 64), 40_000, dtype=np.uint16)).save(path / "0.png")
+
+
+def of_damaged_images(path):
+    write_images(path, make_frames())
+    content = (path / "2.png").read_bytes()
+    (path / "2.png").write_bytes(content[:100])
+
+
+BROKEN = {
+    "cut.mp4": (cut_off, r"cut\.mp4 can't be decoded as a video: .*Invalid data"),
+    "cut-later.mp4": (cut_off_behind_its_index, r"cut-later\.mp4 can't be decoded as a video: .*Invalid data"),
+    "empty.mp4": (lambda path: path.touch(), r"empty\.mp4 can't be decoded as a video: .*Invalid data"),
+    "frameless.avi": (without_packets, r"frameless\.avi has no frames"),
+    "sound.mp4": (only_sound, r"sound\.mp4 can't be decoded as a video: it has no video stream"),
+    "text.mp4": (
+        lambda path: path.write_text("Not a video."),
+        r"text\.mp4 can't be decoded as a video: .*Invalid data",
+    ),
+    "sizes": (
+        of_different_sizes,
+        r"sizes, frame 3 \(sizes/3\.png\): all frames of a video must have one size; this one is 47×64",
+    ),
+    "sixteen": (of_16_bits, r"sixteen, frame 0 \(sixteen/0\.png\): expected 8 bits a channel, .* mode 'I;16'"),
+    "damaged": (of_damaged_images, r"damaged/2\.png can't be decoded as an image"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_broken_videos(predict, name):
+    make, message = BROKEN[name]
+    make(Path(name))
+    code, _, errors = predict(name)
+    (line,) = [line for line in errors.splitlines() if "error" in line.lower()]
+    assert code == 1
+    assert line.startswith("error: ") and re.search(message, line), line
+    assert not Path("out").exists() or names("out") == []
+
+
+def grey(path):
+    path.mkdir()
+    for index, frame in enumerate(make_frames()):
+        Image.fromarray(frame).convert("L").save(path / f"{index}.png")
+
+
+def with_alpha(path):
+    path.mkdir()
+    for index, frame in enumerate(make_frames()):
+        Image.fromarray(np.dstack([frame, frame[..., :1]])).save(path / f"{index}.png")
+
+
+UNUSUAL = {
+    "one-frame": (lambda path: write_images(path, make_frames(1)), 1, (48, 64)),
+    "one-pixel": (lambda path: write_images(path, make_frames(3, 1, 1)), 3, (1, 1)),
+    "grey": (grey, 5, (48, 64)),
+    "alpha": (with_alpha, 5, (48, 64)),
+    "odd.mp4": (lambda path: write_video(path, make_frames(3, 33, 35)), 3, (33, 35)),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_videos(predict, name):
+    make, frames, size = UNUSUAL[name]
+    make(Path(name))
+    code, _, errors = predict(name, "--threshold", 0)
+    assert code == 0, errors
+    folder = Path("out") / name.split(".")[0]
+    result = VideoInstances.from_json(folder / "results.json")
+    assert (result.num_frames, result.size, len(result)) == (frames, size, 5)
+    assert (folder / "overlay.mp4").is_file() and (folder / "contact_sheet.png").is_file()
+
+
+def test_of_a_file_that_ends_between_frames_the_rest_is_used(predict, caplog):
+    cut_off_behind_its_index(Path("cut.mp4"), extra=0)
+    assert predict("cut.mp4", "--json-only")[0] == 0
+    assert VideoInstances.from_json("out/cut/results.json").num_frames == 20
+    assert "cut.mp4 states 40 frames but ends after 20: it may be cut off" in caplog.text
+
+
+def test_a_missing_codec_package(predict, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    code, _, errors = predict("clip.mp4")
+    assert code == 1
+    assert "error: reading video files needs the av package: pip install vita-hf[video]" in errors
+    assert predict("frames", "--json-only")[0] == 0
+
+
+# ------------------------------------------------------------ models that are broken
+
+
+def edit_weights(folder, change):
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def spoil(weights):
+    weights["model.object_decoder.layernorm.weight"][3] = torch.nan
+
+
+def edit_config(folder, **changes):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
+MODELS = {
+    "no processor": (
+        lambda folder: (folder / "video_preprocessor_config.json").unlink(),
+        "broken has no processor: video_preprocessor_config.json is missing",
+    ),
+    "no config": (lambda folder: (folder / "config.json").unlink(), "broken holds no model: config.json is missing"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "broken has no weights that can be loaded"),
+    "NaN in weights": (
+        lambda folder: edit_weights(folder, spoil),
+        "the model's weights are damaged: 1 of the 32 values of model.object_decoder.layernorm.weight are not finite",
+    ),
+    "half the weights": (
+        lambda folder: edit_weights(folder, lambda weights: weights.pop("video_class_predictor.bias")),
+        "broken lacks 1 of the model's weights, for example video_class_predictor.bias",
+    ),
+    "a cut off file": (
+        lambda folder: (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:9999]),
+        "the weights of broken can't be read",
+    ),
+    "another architecture": (
+        lambda folder: edit_config(folder, model_type="detr"),
+        "broken is a model of the type 'detr', expected 'vita'",
+    ),
+    "other sizes": (lambda folder: edit_config(folder, num_queries=11), "the weights of broken can't be read"),
+    "a broken config": (
+        lambda folder: (folder / "config.json").write_text("{"),
+        "the configuration of broken can't be",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_broken_models(predict, workspace, case):
+    spoil_model, message = MODELS[case]
+    shutil.copytree(workspace / "model", "broken")
+    spoil_model(Path("broken"))
+    code, _, errors = predict("clip.mp4", model="broken")
+    assert code == 1
+    assert errors.splitlines()[-1].startswith(f"error: {message}"), errors
+    assert not Path("out").exists()
+
+
+def test_models_that_are_not_there(predict):
+    for model in ("./nowhere", "/no/where", "a/b/c"):
+        code, _, errors = predict("clip.mp4", model=model)
+        assert code == 1 and errors == f"error: no such model directory: {model}\n"
+
+
+# ------------------------------------------------------------ info
+
+
+def test_info(workspace, tmp_path, capsys):
+    folder = shutil.copytree(workspace / "model", tmp_path / "model")
+    cli.main(["info", str(folder)])
+    facts = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    facts = {name.strip(): fact.strip() for name, fact in facts.items()}
+    count = loading.load_model(folder)[0].num_parameters()
+    assert facts["parameters"] == f"{count / 1e6:.1f} M F32"
+    assert facts["classes (5)"] == "cat, dog, fox, hen, owl"
+    assert facts["queries"] == "10 a frame, 5 tracks a video" and facts["window"] == "6 frames"
+    assert facts["backbone"] == "swin embed_dim 8 depths [1, 1, 1, 1]" and facts["frames"] == "as they are"
+    assert facts["card"] == "none, so nothing is known of its training"
+    (folder / "README.md").write_text("---\nlicense: mit\ndatasets:\n- coco\n- ovis\nbase_model: a/b\n---\n# Card\n")
+    cli.main(["info", str(folder)])
+    printed = capsys.readouterr().out
+    assert (
+        "trained on     coco, ovis" in printed and "licence        mit" in printed and "starting from  a/b" in printed
+    )
+    (folder / "config.json").unlink()
+    with pytest.raises(SystemExit):
+        cli.main(["info", str(folder)])
+    assert capsys.readouterr().err == f"error: {folder} holds no model: config.json is missing\n"
+
+
+# ------------------------------------------------------------ being stopped
+
+
+def start(folder, temporary):
+    """Predict a video in a process of its own, spilling to disk; returns once something was spilled."""
+    command = [sys.executable, "-m", "vita_hf", "predict", "long", "--model", "model", "--device", "cpu"]
+    command += ["--mask-features", "disk", "--json-only"]
+    environment = {**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # Tests that a shell runs in the background ignore SIGINT, and so would this process.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    deadline = time.monotonic() + 300
+    while process.poll() is None and not spilled(process.pid, temporary):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return process
+
+
+def spilled(pid, temporary):
+    try:
+        files = list(Path(f"/proc/{pid}/fd").iterdir())
+        return any(str(file.readlink()).startswith(str(temporary)) and file.stat().st_size for file in files)
+    except OSError:  # a file that was closed meanwhile
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are looked up in Linux's /proc")
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_in_the_middle_nothing_is_left_behind(predict, tmp_path, monkeypatch, sent):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    write_images(tmp_path / "long", make_frames(60, 96, 128))
+    process = start(tmp_path, temporary)
+    process.send_signal(sent)
+    _, errors = process.communicate()
+    if sent == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+        (tmp_path / "out" / ".long.unfinished").mkdir(parents=True)  # had it come a little later
+    else:
+        assert process.returncode == 130 and errors.decode().endswith("interrupted\n"), errors.decode()
+        assert not (tmp_path / "out").exists() or names(tmp_path / "out") == []
+    assert names(temporary) == []
+
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    code, printed, _ = predict("long", "--mask-features", "disk", "--json-only")
+    assert code == 0 and "in 60 frames, written to out/long" in printed
+    assert names(temporary) == [] and names(tmp_path / "out") == ["long"]

@@ -1,0 +1,80 @@
+"""The app without gradio: what is behind the page, and what it says when gradio is missing."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vita_hf.commands import web as app
+from vita_hf.tracks.instances import VideoInstances
+from vita_hf.video.sources import VideoReader
+
+
+def a_result(num_frames, **fields):
+    masks = torch.zeros(2, num_frames, 48, 64, dtype=torch.bool)
+    masks[0, :, 10:20, 10:20] = masks[1, 1:, 30:40, 30:50] = True
+    return VideoInstances(
+        scores=torch.tensor([0.875, 0.5]),
+        labels=torch.tensor([1, 0]),
+        masks=masks,
+        query_indices=torch.tensor([4, 2]),
+        size=(48, 64),
+        num_frames=num_frames,
+        id2label={0: "dog", 1: "cat"},
+        **fields,
+    )
+
+
+@pytest.fixture
+def video(tmp_path):
+    frames = np.full((6, 48, 64, 3), 120, dtype=np.uint8)
+    return a_result(6)[[]].render(frames, tmp_path / "my clip.mp4", fps=12)
+
+
+def test_segment_writes_what_the_page_shows(video, tmp_path):
+    calls = []
+
+    def segmenter(path, **options):
+        calls.append((path, options))
+        return a_result(3, frame_indices=[0, 2, 4], fps=12.0)
+
+    (tmp_path / "out").mkdir()
+    found = app.segment(segmenter, video, tmp_path / "out", threshold=0.4, stride=2)
+    assert calls == [(str(video), {"threshold": 0.4, "stride": 2, "progress": True})]
+    assert found.tracks == [[0, "cat", 0.875, 0, 4, 3], [1, "dog", 0.5, 2, 4, 2]]
+    assert len(found.tracks[0]) == len(app._COLUMNS)
+    overlay = VideoReader(found.overlay)
+    assert (overlay.count_frames(), overlay.fps) == (3, 6)
+    assert VideoInstances.from_json(found.json).summary() == a_result(3, frame_indices=[0, 2, 4]).summary()
+    with Image.open(found.contact_sheet) as sheet:
+        assert sheet.width == 1280
+    names = ["my clip-contact-sheet.png", "my clip-overlay.mp4", "my clip.json"]
+    assert sorted(path.name for path in found.json.parent.iterdir()) == names
+    # A second run on a video of the same name has a folder of its own.
+    assert app.segment(segmenter, video, tmp_path / "out").json.parent != found.json.parent
+
+
+def test_without_gradio(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.setattr(app, "pipeline", lambda task, **options: None)
+    with pytest.raises(SystemExit) as exit:
+        app.main(["--model", "somewhere"])
+    assert exit.value.code == 1
+    assert capsys.readouterr().err == "error: the app needs the gradio package: pip install vita-hf[app]\n"
+
+
+def test_options_reach_the_pipeline(monkeypatch):
+    calls = []
+
+    def pipeline(task, **options):
+        calls.append((task, options))
+        raise OSError("no such model")
+
+    monkeypatch.setattr(app, "pipeline", pipeline)
+    for arguments in ([], ["--device", "cpu", "--dtype", "bfloat16"]):
+        with pytest.raises(SystemExit):
+            app.main(["--model", "somewhere", *arguments])
+    options = [{"model": "somewhere"}, {"model": "somewhere", "device": "cpu", "dtype": "bfloat16"}]
+    assert calls == [("video-instance-segmentation", expected) for expected in options]

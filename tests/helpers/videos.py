@@ -1,0 +1,33 @@
+"""Small videos of noise."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+FRAMES, HEIGHT, WIDTH = 5, 48, 64
+
+
+def make_frames(num_frames=FRAMES, height=HEIGHT, width=WIDTH):
+    frames = np.random.default_rng(0).integers(0, 80, (num_frames, height, width, 3), dtype=np.uint8)
+    for index, frame in enumerate(frames):
+        frame[10:30, 4 * index : 4 * index + 25] += 150
+    return frames
+
+
+def write_video(path, frames, rate=12):
+    """Without loss."""
+    av = pytest.importorskip("av")
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=rate, options={"crf": "0"})
+        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "rgb24"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def write_images(folder, frames):
+    folder.mkdir()
+    for index, frame in enumerate(frames):
+        Image.fromarray(frame).save(folder / f"{index}.png")
+    return folder

@@ -1,0 +1,257 @@
+"""The engine against the model and the processor run over a whole video at once."""
+
+import math
+import threading
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+from vita_hf.inference import mask_feature_stores
+from vita_hf.inference.loading import load_model
+from vita_hf.inference.offline import VideoStream, read_ahead, segment_video
+from vita_hf.video.sources import EveryNth
+
+FRAMES, HEIGHT, WIDTH = 11, 50, 70
+
+
+@pytest.fixture(scope="module")
+def video():
+    """A blob that wanders, on noise."""
+    video = np.random.default_rng(0).integers(0, 80, (FRAMES, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    for index, frame in enumerate(video):
+        frame[10:30, 2 * index : 2 * index + 25] += 150
+    return video
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny_model):
+    return load_model(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def whole(loaded, video):
+    """What the model and the processor make of the whole video, by the paper's rule."""
+    model, processor = loaded
+    inputs = processor(video)
+    with torch.no_grad():
+        outputs = model(**inputs)
+    (result,) = processor.post_process_video_instance_segmentation(
+        outputs, inputs["frame_sizes"], [(HEIGHT, WIDTH)], top_k=10, output_format="rle"
+    )
+    return result
+
+
+def segment(loaded, video, stream_options=None, **options):
+    options = {"top_k": 10, "threshold": 0.0, "one_label_per_query": False} | options
+    return segment_video(loaded[0], VideoStream(loaded[1], video, **(stream_options or {})), **options)
+
+
+def assert_equal(got, expected):
+    assert torch.equal(got.scores, expected.scores)
+    assert torch.equal(got.labels, expected.labels) and torch.equal(got.query_indices, expected.query_indices)
+    assert got.masks == expected.masks and got.size == expected.size
+
+
+@pytest.mark.parametrize("mask_features", ["auto", "exact", "device", "recompute"])
+def test_equal_to_the_whole_video_at_once(loaded, video, whole, mask_features):
+    assert len(whole) == 10 and whole.num_frames == FRAMES
+    areas = whole.areas.double().mean(1) / (HEIGHT * WIDTH)
+    assert ((areas > 0.05) & (areas < 0.95)).any()  # there is something to get wrong
+    assert_equal(segment(loaded, video, mask_features=mask_features), whole)
+
+
+@pytest.mark.parametrize("mask_features", ["host", "disk"])
+def test_half_precision_is_all_that_host_and_disk_lose(loaded, video, whole, mask_features):
+    model, processor = loaded
+    inputs = processor(video)
+    with torch.no_grad():
+        outputs = model(**inputs)
+    outputs.video_mask_features = outputs.video_mask_features.half()
+    (rounded,) = processor.post_process_video_instance_segmentation(
+        outputs, inputs["frame_sizes"], [(HEIGHT, WIDTH)], top_k=10, output_format="rle"
+    )
+    got = segment(loaded, video, mask_features=mask_features)
+    assert_equal(got, rounded)
+    torch.testing.assert_close(got.scores, whole.scores, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 11, 100])
+def test_chunks_change_nothing(loaded, video, whole, chunk_size):
+    got = segment(loaded, video, chunk_size=chunk_size)
+    torch.testing.assert_close(got.scores, whole.scores, rtol=0, atol=1e-6)
+    assert torch.equal(got.labels, whole.labels)
+    different = got.to_dense().masks != whole.to_dense().masks
+    assert different.float().mean() < 1e-4  # logits that are zero but for rounding
+
+
+def test_by_default_one_label_a_track_and_those_above_the_threshold(loaded, video):
+    everything = segment(loaded, video, top_k=None, one_label_per_query=True)
+    assert sorted(everything.query_indices.tolist()) == [0, 1, 2, 3, 4]
+    model, processor = loaded
+    result = segment_video(model, VideoStream(processor, video))
+    assert_equal(result, everything.filter(min_score=0.3))
+    assert 0 < len(result) < 5
+    assert result.id2label == {0: "cat", 1: "dog", 2: "fox", 3: "hen", 4: "owl"}
+    assert len(segment_video(model, VideoStream(processor, video), threshold=0.0, one_label_per_query=False)) == 10
+
+
+@pytest.mark.parametrize("mask_features", ["disk", "recompute"])
+def test_nothing_found(loaded, video, mask_features):
+    result = segment(loaded, video, threshold=1.0, mask_features=mask_features)
+    assert (len(result), result.num_frames, result.size) == (0, FRAMES, (HEIGHT, WIDTH))
+
+
+@pytest.mark.parametrize(
+    "options, frames",
+    [
+        ({"stride": 3}, [0, 3, 6, 9]),
+        ({"stride": 3, "max_frames": 2}, [0, 3]),
+        ({"max_frames": 4}, [0, 1, 2, 3]),
+        ({"max_frames": 99}, list(range(11))),
+        ({"stride": 1}, list(range(11))),
+    ],
+)
+def test_thinned_out(loaded, video, options, frames):
+    stream = VideoStream(loaded[1], video, **options)
+    assert stream.num_frames == len(frames)
+    got = segment(loaded, video, options)
+    assert_equal(got, segment(loaded, video[frames]))
+    assert got.frame_indices == (frames if options.get("stride", 1) > 1 else None)
+
+
+@pytest.mark.parametrize("step", [1, Fraction(3, 2), Fraction(2997, 1000), Fraction(30, 7), 25])
+def test_every_nth(step):
+    chosen = EveryNth(step)
+    expected = [index for index in (math.floor(n * step) for n in range(300)) if index < 300]
+    assert [index for index in range(300) if index in chosen] == expected
+    assert [chosen[position] for position in range(len(expected))] == expected
+    assert chosen.count(300) == len(expected)
+
+
+def test_frames_that_come_once(loaded, video, whole):
+    got = segment(loaded, iter(video), mask_features="device")
+    assert_equal(got, whole)
+    stream = VideoStream(loaded[1], iter(video), stride=2, max_frames=4)
+    assert stream.num_frames is None
+    got = segment_video(loaded[0], stream, threshold=0.0)
+    assert got.frame_indices == [0, 2, 4, 6]
+    with pytest.raises(ValueError, match="the video is an iterator, which gives its frames only once"):
+        segment_video(loaded[0], stream)
+    with pytest.raises(ValueError, match="mask_features='recompute' reads the video twice"):
+        segment(loaded, iter(video), mask_features="recompute")
+
+
+@pytest.mark.parametrize(
+    "stream_options, options, message",
+    [
+        ({"fps": 5, "stride": 2}, {}, "fps and stride both thin the video out"),
+        ({"fps": 5}, {}, "the video does not say how many frames a second it has: pass stride, not fps"),
+        ({"stride": 0}, {}, "stride must be positive, got 0"),
+        ({"stride": 1.5}, {}, "stride must be a whole number of frames, got 1.5"),
+        ({"max_frames": -1}, {}, "max_frames must be positive, got -1"),
+        ({}, {"top_k": 0}, "top_k must be at least 1, got 0"),
+        ({}, {"chunk_size": -1}, "chunk_size must be at least 1, got -1"),
+        ({}, {"mask_features": "cache"}, "mask_features must be one of .*, got 'cache'"),
+    ],
+)
+def test_wrong_arguments(loaded, video, stream_options, options, message):
+    with pytest.raises(ValueError, match=message):
+        segment(loaded, video, stream_options, **options)
+
+
+def test_numbers_that_are_not_finite_are_noticed(loaded, video):
+    model = load_model(loaded[0].config._name_or_path)[0]
+    with torch.no_grad():
+        model.model.transformer_module.decoder.layernorm.weight[0] = torch.inf
+    with pytest.raises(ValueError, match=r"the detector gives numbers that are not finite.*or float32 can't hold"):
+        segment((model, loaded[1]), video)
+
+
+def test_an_error_in_the_middle_is_the_one_that_is_raised(loaded, video, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    frames = [*video[:9], video[9][:, 1:]]
+    threads = threading.active_count()
+    with pytest.raises(ValueError, match=r"frame 9: all frames of a video must have one size; this one is 50×69"):
+        segment(loaded, frames, mask_features="disk")
+    assert threading.active_count() == threads
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mask_memory_is_bounded_for_many_tracks(loaded, video, whole, monkeypatch):
+    """With room for a frame only, masks come frame by frame, and are the same."""
+    monkeypatch.setattr("vita_hf.inference.offline._MASK_PIXELS", 1)
+    got = segment(loaded, video)
+    torch.testing.assert_close(got.scores, whole.scores, rtol=0, atol=1e-6)
+    assert (got.to_dense().masks != whole.to_dense().masks).float().mean() < 1e-4
+
+
+def test_only_one_chunk_is_prepared_ahead():
+    taken = []
+
+    def numbers():
+        for number in range(10):
+            taken.append(number)
+            yield number
+
+    with_ahead = read_ahead(numbers())
+    assert next(with_ahead) == 0
+    for _ in range(200):  # the thread has all the time it wants
+        if len(taken) == 3:
+            break
+        threading.Event().wait(0.01)
+    threading.Event().wait(0.05)
+    assert taken == [0, 1, 2]  # one waits, one is held by the thread
+    assert list(with_ahead) == list(range(1, 10))
+
+
+def test_reading_ahead_ends_with_its_user():
+    closed = threading.Event()
+
+    def endless():
+        try:
+            while True:
+                yield 0
+        finally:
+            closed.set()
+
+    threads = threading.active_count()
+    numbers = read_ahead(endless())
+    next(numbers)
+    numbers.close()
+    assert closed.is_set() and threading.active_count() == threads
+
+    def broken():
+        yield 1
+        raise KeyError("lost")
+
+    numbers = read_ahead(broken())
+    assert next(numbers) == 1
+    with pytest.raises(KeyError, match="lost"):
+        next(numbers)
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("progress, shown", [(True, True), (False, False), (None, False)])
+def test_progress_shows_frames_a_second(loaded, video, capsys, progress, shown):
+    segment(loaded, video, progress=progress, mask_features="recompute")
+    printed = capsys.readouterr().err
+    assert ("frame/s" in printed and "detecting" in printed and "masks" in printed and "11/11" in printed) == shown
+
+
+def test_memory_for_masks_decides(loaded, video, monkeypatch, caplog):
+    """A frame has 16 channels of 16×24 floats, 24,576 bytes; half of the free memory may be used."""
+    monkeypatch.setattr(mask_feature_stores, "free_memory", lambda device: 2 * FRAMES * 24_576 - 1)
+    with caplog.at_level("DEBUG", logger="vita_hf.inference.mask_feature_stores"):
+        segment(loaded, video, mask_features="exact")
+        segment(loaded, video, mask_features="auto")
+    assert caplog.messages == ["mask features: recompute (11 frames)", "mask features: host (11 frames)"]
+
+
+def test_half_precision_models(loaded, video, whole):
+    half = load_model(loaded[0].config._name_or_path, dtype=torch.bfloat16)[0]
+    exact, kept = (segment((half, loaded[1]), video, mask_features=mode) for mode in ("device", "disk"))
+    assert_equal(kept, exact)  # half precision already
+    torch.testing.assert_close(exact.scores[0], whole.scores[0], rtol=0, atol=0.05)
+    assert exact.scores.dtype == torch.float32
