@@ -45,6 +45,8 @@ class VitaConfig(Mask2FormerConfig):
             Whether only the video part asks for gradients.
         detector_chunk_size (`int`, defaults to 18):
             Frames that go through the detector at once outside training. Bounds memory; does not change results.
+        evaluation_top_k (`int`, defaults to 10):
+            Number of predictions that a video is scored with.
 
     Example:
     ```python
@@ -70,6 +72,7 @@ class VitaConfig(Mask2FormerConfig):
     video_no_object_weight: float | int = 0.1
     freeze_detector: bool = False
     detector_chunk_size: int = 18
+    evaluation_top_k: int = 10
 
     def __post_init__(self, **kwargs):
         kwargs.pop("model_type", None)  # a Mask2Former's config.json, read as this class, is a VITA's from here on
@@ -111,6 +114,7 @@ class VitaConfig(Mask2FormerConfig):
             "num_last_layers",
             "train_num_points",
             "detector_chunk_size",
+            "evaluation_top_k",
         ):
             require(getattr(self, field) >= 1, field, "at least 1")
         for field in (
