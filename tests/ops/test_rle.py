@@ -84,17 +84,17 @@ def test_corrupt_masks_are_found(kernels):
         "\0",
     )
     for counts in bad:
-        with pytest.raises(rle.RunLengthError) as error:
+        with pytest.raises(rle.RleError) as error:
             rle.decode([good, counts, good], 720 * 720)
         assert list(error.value.problems) == [1], counts
         assert error.value.problems[1].startswith("corrupt RLE: "), counts
     runs = uncompressed(mask)["counts"]
     for counts in ([], [5], [*runs, 1], [-1, *runs[1:], 1], [2**64, 0], [*runs[:-1], float(runs[-1])], [None], ["5"]):
-        with pytest.raises(rle.RunLengthError) as error:
+        with pytest.raises(rle.RleError) as error:
             rle.decode([runs, counts, runs], 720 * 720)
         assert list(error.value.problems) == [1], counts
     # Sums of more than 32 bits do not pass as small ones: 2^32 + 2^29 − 1 background pixels, and one carried.
-    with pytest.raises(rle.RunLengthError, match="add up to"):
+    with pytest.raises(rle.RleError, match="add up to"):
         rle.decode([[1 << 29, 0] * 8 + [(1 << 29) - 1]], 1 << 29)
 
 

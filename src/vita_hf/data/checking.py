@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..ops.rle import RunLengthError, decode
+from ..ops.rle import RleError, decode
 from .annotations.problems import AnnotationError, Problem
 from .annotations.reader import AnnotationFile, RowMaker, read_annotation_file
 from .classes import ClassChoice
@@ -79,7 +79,7 @@ def _check_masks(row: dict[str, Any], video: dict[str, Any], file: AnnotationFil
         masks = {t: mask["rle"] for t, mask in enumerate(instance["segmentations"]) if mask and mask["rle"] is not None}
         try:
             decode(list(masks.values()), row["height"] * row["width"]) if masks else None
-        except RunLengthError as error:
+        except RleError as error:
             frames = list(masks)
             for index, message in error.problems.items():
                 t = frames[index]

@@ -22,7 +22,7 @@ MAX_PIXELS = 1 << 29  # of a frame
 BATCH_CHARACTERS = 200_000
 
 
-class RunLengthError(ValueError):
+class RleError(ValueError):
     """A segmentation that cannot be read; `problems` maps its position in the given list to what is wrong with it."""
 
     def __init__(self, problems: dict[int, str]):
@@ -142,7 +142,7 @@ def decode(masks: list[str | list[int]], pixels: int) -> tuple[np.ndarray, np.nd
         areas: `(K,)` int64, pixels of the object in each mask.
 
     Raises:
-        RunLengthError: with a message for every mask whose counts are no valid RLE of `pixels` pixels.
+        RleError: with a message for every mask whose counts are no valid RLE of `pixels` pixels.
     """
     try:
         if {*map(type, masks)} == {str}:
@@ -151,7 +151,7 @@ def decode(masks: list[str | list[int]], pixels: int) -> tuple[np.ndarray, np.nd
         if all(type(mask) is list or mask == blank for mask in masks):
             return kernels().decode_runs([[pixels] if mask == blank else mask for mask in masks], pixels)
     except CorruptError:
-        raise RunLengthError(
+        raise RleError(
             {index: problem for index, mask in enumerate(masks) if (problem := explain_corruption(mask, pixels))}
         ) from None
     parts = [decode([mask], pixels) for mask in masks]  # both forms in one track: valid, but nobody's habit
@@ -160,7 +160,7 @@ def decode(masks: list[str | list[int]], pixels: int) -> tuple[np.ndarray, np.nd
     return pairs, np.concatenate(([0], np.cumsum(sizes))), areas
 
 
-def decode_tracks(tracks: list[list[str | list[int]]], pixels: int) -> Iterator[DecodedTracks | RunLengthError]:
+def decode_tracks(tracks: list[list[str | list[int]]], pixels: int) -> Iterator[DecodedTracks | RleError]:
     """Decodes tracks of one video, as many at a time as make good use of numpy and of the processor's cache.
 
     Args:
@@ -179,11 +179,11 @@ def decode_tracks(tracks: list[list[str | list[int]]], pixels: int) -> Iterator[
             last += 1
         try:
             yield _decode_batch(tracks[first:last], pixels)
-        except RunLengthError:
+        except RleError:
             for track in tracks[first:last]:
                 try:
                     yield _decode_batch([track], pixels)
-                except RunLengthError as error:
+                except RleError as error:
                     yield error
         first = last
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.rle import RunLengthError, decode_tracks, kernels
+from ..ops.rle import RleError, decode_tracks, kernels
 from .ground_truth import GroundTruth, Video, id_order, infer_size, load_json, read_masks
 from .matching import (
     AREA_RANGES,
@@ -206,7 +206,7 @@ class VisEvaluator:
         ious: dict[int, np.ndarray] = {}
         first = 0
         for decoded in decode_tracks(masks, video.pixels):
-            if isinstance(decoded, RunLengthError):
+            if isinstance(decoded, RleError):
                 name = entries[users[first][0]][0]
                 problems += [f"{name}, frame {frame}: {problem}" for frame, problem in decoded.problems.items()]
                 first += 1

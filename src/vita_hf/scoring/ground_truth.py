@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.rle import MAX_PIXELS, RunLengthError, decode_tracks, empty_mask, kernels, read_segmentation
+from ..ops.rle import MAX_PIXELS, RleError, decode_tracks, empty_mask, kernels, read_segmentation
 from .validation import InvalidInputError, is_id, is_integer, shorten, some
 
 # OVIS: Qi et al., "Occluded Video Instance Segmentation: Dataset and ICCV 2021 Challenge", section 4, and their
@@ -285,7 +285,7 @@ def _read_video(video: Video, entries: list[tuple[str, dict]], problems: list[st
             readable.append((name, entry))
     remaining = iter(readable)
     for decoded in decode_tracks(tracks, video.pixels):
-        if isinstance(decoded, RunLengthError):
+        if isinstance(decoded, RleError):
             name, _ = next(remaining)
             problems += [f"{name}, frame {frame}: {problem}" for frame, problem in decoded.problems.items()]
             continue

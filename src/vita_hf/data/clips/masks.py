@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools import mask as mask_utils
 
-from ...ops.rle import RunLengthError, decode
+from ...ops.rle import RleError, decode
 from ..rows import BrokenSampleError
 from .transforms import Transform
 
@@ -58,7 +58,7 @@ def _decode_rles(row: dict, instances: Sequence[dict], frame: int) -> np.ndarray
     rles = [instance["segmentations"][frame]["rle"] for instance in instances]
     try:
         runs, _, _ = decode(rles, height * width)  # checks them, which pycocotools doesn't
-    except RunLengthError as error:
+    except RleError as error:
         index, problem = next(iter(error.problems.items()))
         where = f"annotation {instances[index]['id']}, frame {frame}"
         raise BrokenSampleError("rle-corrupt", row["video_id"], where, problem) from None
