@@ -1,17 +1,17 @@
-"""The subcommands of `vita-hf`, a module each.
+"""The commands of `vita-hf`, one module each.
 
-A module has `HELP` (a line), `add_arguments(parser)`, which also writes the parser's description and examples, and
-`run(args)`, which returns an exit code or None. What a user can mend is raised as one of `EXPECTED_ERRORS`.
+A module defines `add_arguments(parser)`, which also sets the parser's description and examples, and `run(args)`, which
+returns an exit code or None. `main.COMMANDS` lists the commands with a one-line summary each.
 """
 
 import torch
 
-# Raised by the package for input that can't be used; their messages say what was wrong and what was expected.
+# Bad input raises one of these. Their messages name what was wrong and what was expected.
 EXPECTED_ERRORS = (ImportError, OSError, TypeError, ValueError, torch.OutOfMemoryError)
 
 
 def describe_error(error: BaseException) -> str:
-    """An expected error as a sentence."""
+    """Turn an expected error into a sentence for the user."""
     if isinstance(error, torch.OutOfMemoryError):
-        return f"out of memory (smaller chunks or a half-precision type take less): {error}".splitlines()[0]
+        return f"out of memory (smaller chunks or half precision need less): {error}".splitlines()[0]
     return str(error)

@@ -5,8 +5,6 @@ import argparse
 from ..conversion.checkpoint import convert_checkpoint
 from ..recipes import list_recipes
 
-HELP = "official checkpoint → directory for from_pretrained"
-
 _EXAMPLES = """examples:
   vita-hf convert vita_r50_ytvis2019.pth --recipe ytvis2019-r50 --output vita-r50-ytvis2019
   vita-hf convert model_final.pth --config output/config.yaml --output my-vita

@@ -12,8 +12,6 @@ from ..pipeline_vita import VideoInstanceSegmentationPipeline
 from ..scoring import VisEvaluator
 from ..video.writer import video_writer
 
-HELP = "a synthetic video, segmented by the shipped model and scored"
-
 _DESCRIPTION = """Make a synthetic video, segment it with the shipped tiny model, and compare with the known truth.
 
 Needs no network and no GPU. Written to OUTPUT, all of it or nothing:

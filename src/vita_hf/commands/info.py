@@ -12,8 +12,6 @@ from ..configuration_vita import VitaConfig
 from ..image_processing_vita import VitaVideoProcessor
 from ..inference.loading import first_line, load_config, load_processor
 
-HELP = "classes, sizes, backbone, parameters and training data of a model"
-
 _EXAMPLES = """examples:
   vita-hf info vita-r50-ytvis2019
   vita-hf info owner/name-on-the-hub

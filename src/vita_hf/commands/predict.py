@@ -11,16 +11,13 @@ from urllib.parse import unquote, urlparse
 
 import torch
 
-from ..evaluation.splits import describe_model
 from ..files import write_atomically
-from ..inference.loading import SHIPPED_MODEL, load_model
+from ..inference.loading import SHIPPED_MODEL, describe_model, load_model
 from ..inference.mask_feature_stores import MODES
 from ..pipeline_vita import VideoInstanceSegmentationPipeline
 from ..tracks.instances import VideoInstances
 from ..video.sources import VIDEO_SUFFIXES, is_url, list_frames, open_video
 from . import EXPECTED_ERRORS, describe_error
-
-HELP = "videos → overlay video, tracks as json, contact sheet"
 
 _DESCRIPTION = """Segment and track every object through videos, of any length.
 

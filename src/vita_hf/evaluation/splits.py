@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from ..data.categories import plain_name
 from ..files import write_atomically
 from ..image_processing_vita import VitaVideoProcessor
+from ..inference.loading import describe_model
 from ..inference.offline import VideoStream, segment_video
 from ..modeling_vita import VitaForVideoInstanceSegmentation
 from ..scoring import VisEvaluator
@@ -176,15 +177,6 @@ class ResultStore:
             yield json.loads(self.path(clip).read_text())
 
 
-def describe_model(model: str | os.PathLike) -> Any:
-    """What tells that a model has changed: its files' sizes and dates; of one on the Hub only its id."""
-    folder = Path(model)
-    if not folder.is_dir():
-        return str(model)
-    files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".bin"))
-    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
-
-
 def describe_run(model_path: str, split: Split, **settings: Any) -> dict[str, Any]:
     """What a run's results depend on, comparable after a restart: model, annotation file, settings."""
     digest = hashlib.sha256(split.path.read_bytes()).hexdigest()
@@ -299,7 +291,6 @@ __all__ = [
     "Split",
     "category_ids",
     "check_split",
-    "describe_model",
     "describe_run",
     "read_split",
     "score_images",

@@ -1,6 +1,7 @@
 """A model and its processor from a directory or the Hub, complete or not at all."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -89,6 +90,20 @@ def load_processor(model: str | Path) -> VitaVideoProcessor:
     return processor
 
 
+def describe_model(model: str | Path) -> Any:
+    """
+    Describe a model's files by size and modification time, to notice later that a directory holds another model.
+
+    Returns:
+        For a directory, file name → [bytes, nanoseconds]; for a Hub id, the id.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return str(model)
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".bin"))
+    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -105,4 +120,4 @@ def _check_directory(model: str | Path, files: tuple[str, ...], complaint: str) 
         raise ValueError(f"{model} {complaint}")
 
 
-__all__ = ["SHIPPED_MODEL", "first_line", "load_config", "load_model", "load_processor"]
+__all__ = ["SHIPPED_MODEL", "describe_model", "first_line", "load_config", "load_model", "load_processor"]
