@@ -28,9 +28,9 @@ from transformers import AutoModelForUniversalSegmentation, AutoVideoProcessor
 from vita_hf import VitaForVideoInstanceSegmentation, VitaVideoProcessor
 from vita_hf.evaluation.splits import Clip, Split, category_ids, read_split, segment
 from vita_hf.files import write_atomically
-from vita_hf.image_processing_vita import VideoInstanceDecoder
 from vita_hf.inference.offline import VideoStream
 from vita_hf.scoring import VisEvaluator
+from vita_hf.tracks.building import VideoInstancesBuilder
 from vita_hf.tracks.instances import VideoInstances, encode_masks
 
 THRESHOLDS = (0.05, 0.1, 0.3, 0.5)
@@ -130,7 +130,7 @@ def detect(model: VitaForVideoInstanceSegmentation, processor: VitaVideoProcesso
         for class_logits, embeddings, features in zip(
             model.class_predictor(states), embed(states), detected.mask_features
         ):
-            frame = VideoInstanceDecoder(
+            frame = VideoInstancesBuilder(
                 class_logits,
                 embeddings,
                 frame_size=chunk.frame_size,
@@ -139,8 +139,8 @@ def detect(model: VitaForVideoInstanceSegmentation, processor: VitaVideoProcesso
                 threshold=min(THRESHOLDS),
                 one_label_per_query=True,
             )
-            frame.process_chunk(features[None])
-            yield Detections.of_frame(frame.finalize())
+            frame.add_frames(features[None])
+            yield Detections.of_frame(frame.build())
 
 
 def score(annotations: Path, results: Iterable[list[dict]]) -> dict[str, float]:

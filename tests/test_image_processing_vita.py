@@ -13,7 +13,8 @@ from pycocotools import mask as mask_api
 from transformers import AutoVideoProcessor
 
 from vita_hf import VitaVideoProcessor
-from vita_hf.image_processing_vita import VideoInstanceDecoder, resize_output_size
+from vita_hf.image_processing_vita import resize_output_size
+from vita_hf.tracks.building import VideoInstancesBuilder
 from vita_hf.video.sources import VideoReader, list_frames
 
 MEAN = np.array([123.675, 116.28, 103.53])
@@ -711,8 +712,8 @@ def test_wrong_arguments(post_process, arguments, message):
         post_process(make_outputs(), **arguments)
 
 
-def test_decoder_needs_frames():
+def test_builder_needs_frames():
     outputs = make_outputs()
-    decoder = VideoInstanceDecoder(outputs.class_queries_logits[0], outputs.mask_embeddings[0])
+    builder = VideoInstancesBuilder(outputs.class_queries_logits[0], outputs.mask_embeddings[0])
     with pytest.raises(ValueError, match="no frames were processed"):
-        decoder.finalize()
+        builder.build()

@@ -1,6 +1,5 @@
 """Videos to tensors, outputs to instances."""
 
-import sys
 import warnings
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from huggingface_hub.dataclasses import validate_typed_dict
 from PIL import Image, ImageOps
 from transformers import BatchFeature
@@ -25,7 +23,8 @@ from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata, make_batched_metadata
 
-from .tracks.instances import VideoInstances, encode_masks
+from .tracks.building import VideoInstancesBuilder
+from .tracks.instances import VideoInstances
 from .video.resizing import resize_output_size
 from .video.sources import FrameSource, VideoReader, different_size, open_video, read_image, split_videos
 
@@ -346,7 +345,7 @@ class VitaVideoProcessor(BaseVideoProcessor):
 
         results = []
         for index in range(batch_size):
-            decoder = VideoInstanceDecoder(
+            builder = VideoInstancesBuilder(
                 outputs.class_queries_logits[index],
                 outputs.mask_embeddings[index],
                 frame_size=frame_sizes[index],
@@ -358,128 +357,9 @@ class VitaVideoProcessor(BaseVideoProcessor):
                 id2label=id2label,
             )
             for chunk in features[index, : lengths[index]].split(chunk_size):
-                decoder.process_chunk(chunk)
-            results.append(decoder.finalize())
+                builder.add_frames(chunk)
+            results.append(builder.build())
         return results
-
-
-class VideoInstanceDecoder:
-    """
-    Post-processing of one video whose mask features arrive in chunks of frames.
-
-    Feed every frame once, in order, to `process_chunk`; then `finalize`. Only the chosen queries' masks are computed,
-    and no more than a chunk of them is held as floats.
-
-    Args:
-        class_logits: (vQ, K + 1), the last class being "no object".
-        mask_embeddings: (vQ, C). Its device is where the work is done.
-
-    For the other arguments see [`~VitaVideoProcessor.post_process_video_instance_segmentation`].
-    """
-
-    def __init__(
-        self,
-        class_logits: torch.Tensor,
-        mask_embeddings: torch.Tensor,
-        *,
-        frame_size: tuple[int, int] | None = None,
-        target_size: tuple[int, int] | None = None,
-        top_k: int = 10,
-        threshold: float = 0.0,
-        one_label_per_query: bool = False,
-        output_format: Literal["masks", "rle"] = "masks",
-        id2label: Mapping[int, str] | None = None,
-    ):
-        if output_format not in ("masks", "rle"):
-            raise ValueError(f"output_format must be 'masks' or 'rle', got {output_format!r}")
-        if top_k < 1:
-            raise ValueError(f"top_k must be at least 1, got {top_k}")
-        self.frame_size = frame_size
-        self.target_size = target_size
-        self.threshold = threshold
-        self.output_format = output_format
-        self.id2label = id2label
-
-        probabilities = class_logits.float().softmax(-1)[:, :-1]
-        if one_label_per_query:
-            best, best_labels = probabilities.max(-1)
-            scores, queries = best.topk(min(top_k, len(best)))
-            labels = best_labels[queries]
-        else:
-            scores, pairs = probabilities.flatten().topk(min(top_k, probabilities.numel()))
-            num_classes = probabilities.shape[1]
-            queries, labels = pairs // num_classes, pairs % num_classes
-        # The mask score is at most 1: what is below the threshold without it needs no masks.
-        keep = scores >= threshold
-        self.class_scores, self.labels, self.queries = (x[keep].cpu() for x in (scores, labels, queries))
-        # A query that appears with several labels has one mask.
-        unique, self.rows = self.queries.unique(return_inverse=True)
-        self.embeddings = mask_embeddings[unique.to(mask_embeddings.device)].float()
-
-        self.num_frames = 0
-        self.score_sums = torch.zeros(len(unique), dtype=torch.float64)
-        self.pixel_counts = torch.zeros(len(unique), dtype=torch.int64)
-        self.mask_chunks: list[torch.Tensor] = []
-        self.counts: list[list[str]] = [[] for _ in unique]  # strings alone: a dict takes more than most of them
-
-    @torch.no_grad()
-    def process_chunk(self, mask_features: torch.Tensor) -> None:
-        """Take the next frames' mask features (t, C, H/4, W/4), from any device and of any float type."""
-        padded_size = (4 * mask_features.shape[-2], 4 * mask_features.shape[-1])
-        if self.frame_size is None:
-            self.frame_size = padded_size
-        height, width = self.frame_size
-        if height > padded_size[0] or width > padded_size[1]:
-            raise ValueError(f"frame size {_hxw(self.frame_size)} exceeds the network's input {_hxw(padded_size)}")
-        if self.target_size is None:
-            self.target_size = self.frame_size
-        self.num_frames += len(mask_features)
-        if not len(self.embeddings) or not len(mask_features):
-            return
-
-        mask_features = mask_features.to(self.embeddings)
-        logits = (self.embeddings @ mask_features.flatten(2)).unflatten(2, mask_features.shape[2:])  # (t, q, h, w)
-        logits = F.interpolate(logits, size=padded_size, mode="bilinear", align_corners=False)[..., :height, :width]
-        probabilities = logits.sigmoid()
-        inside = probabilities > 0.5
-        # Frame by frame first, so that sums do not depend on the chunks.
-        self.score_sums += probabilities.mul_(inside).sum((2, 3)).cpu().double().sum(0)
-        self.pixel_counts += inside.sum((0, 2, 3)).cpu()
-        del probabilities, inside
-        if self.target_size != self.frame_size:
-            logits = F.interpolate(logits, size=self.target_size, mode="bilinear", align_corners=False)
-        masks = logits > 0
-        if self.output_format == "masks":
-            self.mask_chunks.append(masks.cpu())
-        else:
-            rles = encode_masks(masks.flatten(0, 1))
-            for row, track in enumerate(self.counts):
-                track.extend(sys.intern(rle["counts"]) for rle in rles[row :: len(self.counts)])
-
-    def finalize(self) -> VideoInstances:
-        """Score the tracks and hand them over, best first."""
-        if not self.num_frames:
-            raise ValueError("no frames were processed")
-        mask_scores = (self.score_sums / (self.pixel_counts + 1e-6)).float()
-        scores, order = (self.class_scores * mask_scores[self.rows]).sort(descending=True, stable=True)
-        order = order[scores >= self.threshold]
-        rows = self.rows[order]
-        if self.output_format == "rle":
-            size = list(self.target_size)
-            masks = [[{"size": size, "counts": counts} for counts in self.counts[row]] for row in rows]
-        elif self.mask_chunks:
-            masks = torch.cat([chunk[:, rows].transpose(0, 1) for chunk in self.mask_chunks], dim=1)
-        else:
-            masks = torch.zeros((0, self.num_frames, *self.target_size), dtype=torch.bool)
-        return VideoInstances(
-            scores=scores[: len(order)],
-            labels=self.labels[order],
-            masks=masks,
-            query_indices=self.queries[order],
-            size=self.target_size,
-            num_frames=self.num_frames,
-            id2label=self.id2label,
-        )
 
 
 def _choose_frames(source, metadata: VideoMetadata | None, sample_indices_fn):
@@ -569,4 +449,4 @@ def _hxw(size) -> str:
     return f"{size[0]}×{size[1]}"
 
 
-__all__ = ["FrameChunk", "VideoInstanceDecoder", "VitaVideoProcessor", "VitaVideoProcessorKwargs", "resize_output_size"]
+__all__ = ["FrameChunk", "VitaVideoProcessor", "VitaVideoProcessorKwargs", "resize_output_size"]

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..image_processing_vita import FrameChunk, VideoInstanceDecoder, VitaVideoProcessor
+from ..image_processing_vita import FrameChunk, VitaVideoProcessor
 from ..modeling_vita import VitaForVideoInstanceSegmentation
+from ..tracks.building import VideoInstancesBuilder
 from ..tracks.instances import VideoInstances
 from ..video.sources import EveryNth, FrameList, FrameSource, open_video
 from .mask_feature_stores import MaskFeatures, MaskFeatureStore, Recompute, check_mode, make_store
@@ -163,7 +164,7 @@ def segment_video(
         video_states = model.model.associate(torch.cat(frame_queries)[None, None]).video_states[-1][-1]
         num_frames = sum(map(len, frame_queries))
         del frame_queries
-        decoder = VideoInstanceDecoder(
+        decoder = VideoInstancesBuilder(
             model.video_class_predictor(video_states)[0],
             model.video_mask_embedder(video_states)[0],
             frame_size=sizes[0],
@@ -177,13 +178,13 @@ def segment_video(
         with closing(store.chunks()) as stored, _progress_bar("masks", num_frames, progress) as bar:
             for features in stored:
                 for part in features.split(_frames_at_once(decoder, features)):
-                    decoder.process_chunk(part)
+                    decoder.add_frames(part)
                 bar.update(len(features))
     finally:
         if store is not None:
             store.close()
     indices = None if stream.sampling is None else [stream.sampling[position] for position in range(num_frames)]
-    return replace(decoder.finalize(), frame_indices=indices, fps=stream.source.fps)
+    return replace(decoder.build(), frame_indices=indices, fps=stream.source.fps)
 
 
 def _recompute(model: VitaForVideoInstanceSegmentation, stream: VideoStream, chunk_size: int) -> Recompute:
@@ -266,7 +267,7 @@ def read_ahead(items: Generator) -> Generator:
         thread.join()
 
 
-def _frames_at_once(decoder: VideoInstanceDecoder, features: Tensor) -> int:
+def _frames_at_once(decoder: VideoInstancesBuilder, features: Tensor) -> int:
     height, width = decoder.target_size
     pixels = max(height * width, 16 * features.shape[-2] * features.shape[-1])
     return max(1, min(_MASK_FRAMES, _MASK_PIXELS // (pixels * max(1, len(decoder.embeddings)))))

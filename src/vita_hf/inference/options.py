@@ -1,0 +1,82 @@
+"""The settings of a segmentation, with their defaults, in one place."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+MaskFeatures = Literal["auto", "exact", "device", "host", "disk", "recompute"]
+Decoder = Literal["pyav", "torchcodec"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationOptions:
+    """
+    Settings of a segmentation: which tracks to report, which frames to read, and how to save memory.
+
+    Attributes:
+        threshold: Lowest score of a track, 0 … 1.
+        top_k: The most tracks to report. By default all of them, or the model's `evaluation_top_k` if
+            `one_label_per_query` is False.
+        one_label_per_query: True gives each track its best label. False ranks all pairs of a query and a label, so a
+            query may appear with several labels: the paper's rule for metrics and submissions.
+        mask_features: Where to keep the mask features until all frames have passed the detector: on the model's
+            "device"; in the "host" memory or on "disk" (in `TMPDIR`), both in half precision; or nowhere ("recompute"
+            runs the detector twice). Device and recompute give exact masks, host and disk round to half precision.
+            "auto" takes the first of the four that has room for the video, "exact" device or else recompute.
+        chunk_size: Number of frames that the detector takes at once; by default the model's `detector_chunk_size`.
+            Smaller chunks need less memory and give the same result.
+        fps: Use this many frames per second; all of them if the video has fewer. Needs a video that states its rate.
+        stride: Use every `stride`-th frame. Excludes `fps`.
+        max_frames: The most frames to use.
+        decoder: Decoder of video files; by default the processor's.
+        progress: Whether to show progress bars; by default only on a terminal.
+
+    Raises:
+        ValueError: if a value is out of range, or both `fps` and `stride` are given.
+
+    Example:
+    ```python
+    >>> from vita_hf.inference.options import SegmentationOptions
+
+    >>> SegmentationOptions(threshold=0.5, stride=2).top_k is None
+    True
+    >>> SegmentationOptions(stride=0)
+    Traceback (most recent call last):
+    ValueError: stride must be positive, got 0
+
+    ```
+    """
+
+    threshold: float = 0.3
+    top_k: int | None = None
+    one_label_per_query: bool = True
+    mask_features: MaskFeatures = "auto"
+    chunk_size: int | None = None
+    fps: float | None = None
+    stride: int | None = None
+    max_frames: int | None = None
+    decoder: Decoder | None = None
+    progress: bool | None = None
+
+    def __post_init__(self):
+        for name, choices in {"mask_features": get_args(MaskFeatures), "decoder": (None, *get_args(Decoder))}.items():
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        for name in ("top_k", "chunk_size", "fps", "stride", "max_frames"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        for name in ("top_k", "chunk_size", "stride", "max_frames"):
+            value = getattr(self, name)
+            if value is not None and value != int(value):
+                raise ValueError(f"{name} must be a whole number, got {value}")
+        if self.fps is not None and self.stride is not None:
+            raise ValueError("fps and stride both reduce the number of frames: pass only one of them")
+
+    @classmethod
+    def for_scoring(cls, top_k: int) -> "SegmentationOptions":
+        """Return the paper's rule for metrics: the best `top_k` pairs of a query and a label, with exact masks."""
+        return cls(threshold=0.0, top_k=top_k, one_label_per_query=False, mask_features="exact", progress=False)
+
+
+__all__ = ["Decoder", "MaskFeatures", "SegmentationOptions"]

@@ -1,0 +1,190 @@
+"""From a model's outputs to tracks: choose predictions, compute their masks chunk by chunk, and score them."""
+
+import sys
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .instances import VideoInstances, encode_masks
+
+
+def choose_predictions(
+    class_logits: Tensor, top_k: int, threshold: float, one_label_per_query: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """
+    Choose the `top_k` best predictions by their class probability.
+
+    Args:
+        class_logits: (vQ, K + 1); the last class is "no object".
+        top_k: The most predictions.
+        threshold: Predictions with a lower probability are dropped.
+        one_label_per_query: True takes each query once, with its best class; False ranks all pairs of a query and a
+            class, so a query may appear several times.
+
+    Returns:
+        Three CPU tensors (k,), best first: class probabilities (float32), labels and queries (int64).
+    """
+    probabilities = class_logits.float().softmax(-1)[:, :-1]
+    if one_label_per_query:
+        best, best_labels = probabilities.max(-1)
+        scores, queries = best.topk(min(top_k, len(best)))
+        labels = best_labels[queries]
+    else:
+        scores, pairs = probabilities.flatten().topk(min(top_k, probabilities.numel()))
+        num_classes = probabilities.shape[1]
+        queries, labels = pairs // num_classes, pairs % num_classes
+    keep = scores >= threshold
+    return scores[keep].cpu(), labels[keep].cpu(), queries[keep].cpu()
+
+
+class VideoInstancesBuilder:
+    """
+    Build the [`VideoInstances`] of one video whose mask features arrive in chunks of frames.
+
+    Only the chosen queries' masks are computed, and only one chunk of them is held as floats. A track's score is its
+    class probability times the mean mask probability of its pixels (those above 0.5) over the whole video. The result
+    does not depend on the size of the chunks.
+
+    Args:
+        class_logits: (vQ, K + 1); the last class is "no object".
+        mask_embeddings: (vQ, C). Masks are computed on their device, in float32.
+        frame_size: (h, w) of the frames before padding; by default four times the size of the mask features.
+        target_size: (h, w) of the masks; by default `frame_size`.
+        top_k: The most tracks.
+        threshold: Lowest score of a track.
+        one_label_per_query: See [`choose_predictions`].
+        output_format: "masks" (bool tensors) or "rle" (compressed RLE).
+        id2label: Names of the classes, passed on to the result.
+
+    Raises:
+        ValueError: if `output_format` is unknown or `top_k` is not positive.
+
+    Example:
+    ```python
+    >>> import torch
+    >>> from vita_hf.tracks.building import VideoInstancesBuilder
+
+    >>> builder = VideoInstancesBuilder(torch.tensor([[9.0, 0.0]]), torch.ones(1, 4))
+    >>> for _ in range(3):  # chunks of two frames
+    ...     builder.add_frames(torch.ones(2, 4, 6, 8))
+    >>> builder.build().masks.shape
+    torch.Size([1, 6, 24, 32])
+
+    ```
+    """
+
+    def __init__(
+        self,
+        class_logits: Tensor,
+        mask_embeddings: Tensor,
+        *,
+        frame_size: tuple[int, int] | None = None,
+        target_size: tuple[int, int] | None = None,
+        top_k: int = 10,
+        threshold: float = 0.0,
+        one_label_per_query: bool = False,
+        output_format: Literal["masks", "rle"] = "masks",
+        id2label: Mapping[int, str] | None = None,
+    ):
+        if output_format not in ("masks", "rle"):
+            raise ValueError(f"output_format must be 'masks' or 'rle', got {output_format!r}")
+        if top_k < 1:
+            raise ValueError(f"top_k must be at least 1, got {top_k}")
+        self.frame_size = frame_size
+        self.target_size = target_size
+        self.threshold = threshold
+        self.output_format = output_format
+        self.id2label = id2label
+        # A mask score is at most 1: what is already below the threshold needs no masks.
+        self.class_scores, self.labels, self.queries = choose_predictions(
+            class_logits, top_k, threshold, one_label_per_query
+        )
+        # A query with several labels has one mask.
+        unique, self.rows = self.queries.unique(return_inverse=True)
+        self.embeddings = mask_embeddings[unique.to(mask_embeddings.device)].float()
+
+        self.num_frames = 0
+        self.score_sums = torch.zeros(len(unique), dtype=torch.float64)
+        self.pixel_counts = torch.zeros(len(unique), dtype=torch.int64)
+        self.mask_chunks: list[Tensor] = []
+        self.counts: list[list[str]] = [[] for _ in unique]  # only the RLE's strings: a dict would need more memory
+
+    @torch.no_grad()
+    def add_frames(self, mask_features: Tensor) -> None:
+        """
+        Compute the masks of the next frames.
+
+        Args:
+            mask_features: (t, C, H/4, W/4), of any float type and on any device.
+
+        Raises:
+            ValueError: if `frame_size` exceeds (H, W).
+        """
+        padded_size = (4 * mask_features.shape[-2], 4 * mask_features.shape[-1])
+        if self.frame_size is None:
+            self.frame_size = padded_size
+        height, width = self.frame_size
+        if height > padded_size[0] or width > padded_size[1]:
+            raise ValueError(
+                f"frame size {height}×{width} exceeds the network's input {padded_size[0]}×{padded_size[1]}"
+            )
+        if self.target_size is None:
+            self.target_size = self.frame_size
+        self.num_frames += len(mask_features)
+        if not len(self.embeddings) or not len(mask_features):
+            return
+
+        mask_features = mask_features.to(self.embeddings)
+        logits = (self.embeddings @ mask_features.flatten(2)).unflatten(2, mask_features.shape[2:])  # (t, q, h, w)
+        logits = F.interpolate(logits, size=padded_size, mode="bilinear", align_corners=False)[..., :height, :width]
+        probabilities = logits.sigmoid()
+        inside = probabilities > 0.5
+        # Summed frame by frame first, so that the sums do not depend on the chunks.
+        self.score_sums += probabilities.mul_(inside).sum((2, 3)).cpu().double().sum(0)
+        self.pixel_counts += inside.sum((0, 2, 3)).cpu()
+        del probabilities, inside
+        if self.target_size != self.frame_size:
+            logits = F.interpolate(logits, size=self.target_size, mode="bilinear", align_corners=False)
+        masks = logits > 0
+        if self.output_format == "masks":
+            self.mask_chunks.append(masks.cpu())
+        else:
+            rles = encode_masks(masks.flatten(0, 1))
+            for row, track in enumerate(self.counts):
+                track.extend(sys.intern(rle["counts"]) for rle in rles[row :: len(self.counts)])
+
+    def build(self) -> VideoInstances:
+        """
+        Score the tracks and return them, best first.
+
+        Raises:
+            ValueError: if no frames were added.
+        """
+        if self.target_size is None or not self.num_frames:
+            raise ValueError("no frames were processed")
+        mask_scores = (self.score_sums / (self.pixel_counts + 1e-6)).float()
+        scores, order = (self.class_scores * mask_scores[self.rows]).sort(descending=True, stable=True)
+        order = order[scores >= self.threshold]
+        rows = self.rows[order]
+        if self.output_format == "rle":
+            size = list(self.target_size)
+            masks = [[{"size": size, "counts": counts} for counts in self.counts[row]] for row in rows]
+        elif self.mask_chunks:
+            masks = torch.cat([chunk[:, rows].transpose(0, 1) for chunk in self.mask_chunks], dim=1)
+        else:
+            masks = torch.zeros((0, self.num_frames, *self.target_size), dtype=torch.bool)
+        return VideoInstances(
+            scores=scores[: len(order)],
+            labels=self.labels[order],
+            masks=masks,
+            query_indices=self.queries[order],
+            size=self.target_size,
+            num_frames=self.num_frames,
+            id2label=self.id2label,
+        )
+
+
+__all__ = ["VideoInstancesBuilder", "choose_predictions"]
