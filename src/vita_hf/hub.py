@@ -1,36 +1,36 @@
-"""Repositories of the Hugging Face Hub."""
+"""Repositories on the Hugging Face Hub."""
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import contextmanager
 
 from huggingface_hub import HfApi
 
 
-@contextlib.contextmanager
-def hub_errors(repository: str) -> Iterator[None]:
+@contextmanager
+def hub_errors(repository: str) -> Generator[None]:
     """
-    Give what goes wrong at the Hub a name.
+    Turn every error of the Hub into one that names the repository.
 
     Raises:
-        ValueError: from any error; has the repository and the reason.
+        ValueError: if the block fails.
     """
     try:
         yield
-    except Exception as error:  # those of its HTTP library differ between versions
+    except Exception as error:  # the errors of the HTTP library differ between versions of huggingface_hub
         raise ValueError(f"--push-to-hub {repository}: {error}") from error
 
 
 def create_repository(repository: str, kind: str, private: bool | None = None) -> None:
     """
-    Make a repository of the Hub where there is none; to be called before the work whose result it is for.
+    Create a repository if it does not exist yet. Call this before the work whose result goes there.
 
     Args:
-        repository: like "me/mine".
+        repository: For example "me/mine".
         kind: "model" or "dataset".
-        private: whether a new one is; by default as the account says.
+        private: Whether a new repository is private. By default the account decides.
 
     Raises:
-        ValueError: no Hub, no token, or no right to; says which.
+        ValueError: if the Hub cannot be reached, or the token is missing or lacks the right.
     """
     with hub_errors(repository):
         HfApi().create_repo(repository, repo_type=kind, private=private, exist_ok=True)

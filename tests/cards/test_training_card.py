@@ -1,3 +1,5 @@
+"""The card of a trained model."""
+
 import pytest
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -19,7 +21,7 @@ METRICS = {"AP": 0.49812, "AP50": 0.72649, "APs": -1.0, "AR1": 0, "per_category"
 
 
 def config():
-    return VitaConfig(num_labels=3, num_queries=20, num_video_queries=10)
+    return VitaConfig(num_labels=3, num_queries=20, num_video_queries=10, evaluation_top_k=20)
 
 
 def test_card_of_a_measured_model():
@@ -37,12 +39,12 @@ def test_card_of_a_measured_model():
         learning_curve=[{"step": 1000, "loss": 31.41592, "AP": 0.1}, {"step": 2000, "loss": 27.0, "AP": 0.2}],
         notes="  Stopped once | resumed.\n",
     )
-    text = training_card(config(), report, title="Fish and pets", dataset="ytvis2019", top_k=20)
+    text = training_card(config(), report, title="Fish and pets", dataset="ytvis2019")
     data = ModelCard(text).data
     assert isinstance(data, ModelCardData)
     assert (data.library_name, data.pipeline_tag, data.license) == ("transformers", "image-segmentation", "cc-by-4.0")
     assert data.tags[0] == "video-instance-segmentation"
-    assert data.datasets == ["youtube-vis-2019", "coco"]  # not the files of one's own
+    assert data.datasets == ["youtube-vis-2019", "coco"]  # the user's own files are not datasets of the Hub
     assert data.base_model == "facebook/mask2former-swin-tiny-coco-instance"
     assert data.model_name == "Fish and pets"
     results = {result.metric_type: result for result in data.eval_results}
@@ -52,16 +54,16 @@ def test_card_of_a_measured_model():
     }
     for line in (
         "# Fish and pets",
-        "on YouTube-VIS 2019 (validation, `valid.json`, 302 videos), in per cent.",
+        "on YouTube-VIS 2019 (validation, `valid.json`, 302 videos), in per cent:",
         "| AP | AP50 | AR1 |\n| --- | --- | --- |\n| 49.8 | 72.6 | 0.0 |",
         "| cat | 50.0 |\n| dog\\|wolf | – |",
         "| Recipe | `ytvis2019-r50` |",
         "| Changes to it | `training.seed=7`, `model.num_queries=20` |",
         "| Data | YouTube-VIS 2019 (`train.json`, 2,238 videos, weight 1); COCO (50 images, weight 0.5); My Aquarium |",
         "| Optimiser steps | 140,000 |",
-        "| Clips in a step | 8 |",
+        "| Clips per step | 8 |",
         "| Seed | 7 |",
-        "| Started from | `facebook/mask2former-swin-tiny-coco-instance` |",
+        "| Initial weights | `facebook/mask2former-swin-tiny-coco-instance` |",
         "| Hardware | 1 × NVIDIA H100 |",
         "| Time | 1 day, 2:03:04 |",
         "| Versions | torch 2.14.1, vita-hf 0.1.0 |",
@@ -80,7 +82,7 @@ def test_card_without_results():
     assert (data.eval_results, data.base_model, data.license) == (None, None, None)
     assert "# VITA, ytvis2019-r50" in text
     assert "Nothing was measured." in text
-    assert "| Started from | nothing |" in text and "| Changes to it | none |" in text
+    assert "| Initial weights | random |" in text and "| Changes to it | none |" in text
     for absent in ("Hardware", "Learning curve", "Notes", "Versions", "| Time |"):
         assert absent not in text
     assert "\n\n\n" not in text

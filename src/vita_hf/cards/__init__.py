@@ -1,1 +1,1 @@
-"""Model, training and dataset cards."""
+"""Model, training and dataset cards: data for the Markdown templates in `templates/`."""

@@ -1,4 +1,4 @@
-"""Model cards (README.md) of models trained with this package."""
+"""Model cards (README.md) of models that this package trained."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,21 +6,22 @@ from datetime import timedelta
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import Template
 
 from ..configuration_vita import VitaConfig
-from .model import PUBLISHED_DATASETS, dataset_id, dataset_title, fill_card
+from .model import PUBLISHED_DATASETS, TEMPLATES, dataset_id, dataset_title, render_card
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSource:
     """
-    Data that a model was trained on or measured with.
+    A dataset that a model was trained or evaluated on.
 
     Attributes:
-        name: A name of [`vita_hf.data.categories`], or any other.
-        annotations: The annotation file's name.
-        videos: How many videos (or images) it has.
-        weight: How often it is drawn from, relative to the others.
+        name: A name of [`vita_hf.data.categories`], or any other name.
+        annotations: The name of the annotation file.
+        videos: The number of videos (or images).
+        weight: How often training draws from this dataset, relative to the others.
     """
 
     name: str
@@ -32,28 +33,28 @@ class DataSource:
 @dataclass(frozen=True, kw_only=True)
 class TrainingReport:
     """
-    How a model was trained and what was measured: what its card says.
+    What the card of a trained model says about its training and its scores.
 
     Attributes:
-        recipe: Name of the recipe.
-        data: What it was trained on.
-        steps: Optimiser steps.
-        batch_size: Clips in a step.
+        recipe: The name of the recipe.
+        data: The training data.
+        steps: The number of optimiser steps.
+        batch_size: Clips per step.
         seed: The seed of the training.
-        overrides: What differed from the recipe, `section.key=value`.
-        versions: Versions of the packages, by name.
-        metrics: Measured results as the metric gives them: fractions, -1 where undefined, and maybe `per_category`.
-        evaluated_on: The data of the metrics.
-        split: Which part of that data set it is, by the Hub's names; None where that isn't known.
-        base_model: The model that the weights come from, a Hub id or a name; None if trained from nothing.
-        license: Of the weights, by the Hub's names.
-        hardware: What it was trained on, for example "1 × NVIDIA H100".
-        seconds: What it took, evaluations included.
-        learning_curve: Rows with the same keys, the first of them `step`.
-        notes: Anything else, Markdown.
+        overrides: Changes to the recipe, each `section.key=value`.
+        versions: Package versions by name.
+        metrics: Scores as the metric returns them: fractions, -1 where undefined, and optionally `per_category`.
+        evaluated_on: The data behind `metrics`.
+        split: The split of `evaluated_on`, by the Hub's names, if it is known.
+        base_model: The model that training started from, a Hub id or a name. None: trained from scratch.
+        license: The licence of the weights, by the Hub's names.
+        hardware: The hardware that trained the model, for example "1 × NVIDIA H100".
+        seconds: The duration of the training, evaluations included.
+        learning_curve: Rows with equal keys, the first key `step`.
+        notes: Anything else, in Markdown.
 
     Raises:
-        ValueError: There are metrics, but not what they were measured on; or the learning curve's rows differ.
+        ValueError: if there are metrics but no `evaluated_on`, or if the rows of the learning curve differ in keys.
     """
 
     recipe: str
@@ -82,110 +83,106 @@ class TrainingReport:
                     f"learning_curve: expected the columns {list(self.learning_curve[0])} in every row, got {list(row)}"
                 )
 
+    def scores(self) -> dict[str, float]:
+        """Return the metrics that have a value."""
+        return {name: value for name, value in self.metrics.items() if isinstance(value, int | float) and value >= 0}
+
 
 def training_card(
-    config: VitaConfig, report: TrainingReport, title: str | None = None, dataset: str | None = None, top_k: int = 10
+    config: VitaConfig, report: TrainingReport, title: str | None = None, dataset: str | None = None
 ) -> str:
     """
-    Text of a trained model's card, with the metadata the Hub reads on top: results as `model-index`, in fractions.
+    Write the card of a trained model. Its metadata carries the scores, as fractions, in `model-index`.
 
     Args:
-        config: the model's configuration.
-        report: how it was trained and what was measured.
-        title: the heading; by default "VITA" and the recipe's name.
-        dataset: the data set whose categories it predicts, where that has a name.
-        top_k: predictions a video in the evaluation.
+        config: The configuration of the model.
+        report: What to say about training and scores.
+        title: The heading. By default "VITA" and the name of the recipe.
+        dataset: The dataset whose categories the model predicts, if it has a name.
+
+    Returns:
+        Markdown that starts with the metadata the Hub reads.
+
+    Example:
+    ```python
+    >>> from vita_hf import VitaConfig
+    >>> from vita_hf.cards.training import DataSource, TrainingReport, training_card
+
+    >>> pets = DataSource(name="pets", videos=120)
+    >>> report = TrainingReport(recipe="ytvis2019-r50", data=[pets], steps=9000, batch_size=8, seed=0)
+    >>> card = training_card(VitaConfig(num_labels=3), report, title="Cats and dogs")
+    >>> [line for line in card.splitlines() if line.startswith("| Data")]
+    ['| Data | pets (120 videos) |']
+
+    ```
     """
     title = title or f"VITA, {report.recipe}"
-    # Others are files of the user's own, not data sets that the Hub could link to.
-    names = dict.fromkeys(dataset_id(source.name) for source in report.data if source.name in PUBLISHED_DATASETS)
+    # The Hub links published datasets; it does not know the user's own files.
+    published = dict.fromkeys(dataset_id(source.name) for source in report.data if source.name in PUBLISHED_DATASETS)
     metadata = ModelCardData(
         model_name=title,
         license=report.license,
         base_model=report.base_model,
-        datasets=list(names) or None,
+        datasets=list(published) or None,
         eval_results=_eval_results(report) or None,
     )
-    start = f"starting from the weights of `{report.base_model}`" if report.base_model else "from nothing"
-    origin = f"These weights were trained with `vita-hf`, a package for Hugging Face Transformers, {start}."
-    sections = [_results(report), _training(report), _curve(report)]
-    if report.notes:
-        sections.append(f"## Notes\n\n{report.notes.strip()}\n")
-    return fill_card(
+    categories = report.metrics.get("per_category", {})
+    return render_card(
+        "training.md",
         config,
         metadata,
+        layout=Template((TEMPLATES / "model.md").read_text(encoding="utf-8")),
         title=title,
-        origin=origin,
-        sections="\n" + "\n".join(section for section in sections if section),
         dataset=dataset,
-        top_k=top_k,
+        report=report,
+        evaluated_on=report.evaluated_on and _describe(report.evaluated_on, report.split),
+        scores={name: _per_cent(value) for name, value in report.scores().items()},
+        category_scores=[{"category": name, "AP": _per_cent(value)} for name, value in categories.items()],
+        facts=[{"": name, " ": value} for name, value in _facts(report).items() if value not in (None, "")],
+        learning_curve=[
+            {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in row.items()}
+            for row in report.learning_curve
+        ],
     )
-
-
-def _numbers(report: TrainingReport) -> dict[str, float]:
-    """The metrics that have a value."""
-    return {name: value for name, value in report.metrics.items() if isinstance(value, int | float) and value >= 0}
 
 
 def _eval_results(report: TrainingReport) -> list[EvalResult]:
+    source = report.evaluated_on
+    if source is None:
+        return []
     return [
         EvalResult(
             task_type="image-segmentation",
             task_name="Video instance segmentation",
-            dataset_type=dataset_id(report.evaluated_on.name),
-            dataset_name=dataset_title(report.evaluated_on.name),
+            dataset_type=dataset_id(source.name),
+            dataset_name=dataset_title(source.name),
             dataset_split=report.split,
             metric_type=name,
             metric_name=name,
             metric_value=round(value, 4),
         )
-        for name, value in _numbers(report).items()
+        for name, value in report.scores().items()
     ]
 
 
-def _results(report: TrainingReport) -> str:
-    numbers = _numbers(report)
-    if not numbers:
-        return "## Results\n\nNothing was measured.\n"
-    data = _describe(report.evaluated_on, report.split)
-    text = f"## Results\n\nMeasured with `vita-hf`'s metric on {data}, in per cent.\n\n"
-    text += _table([{name: f"{100 * value:.1f}" for name, value in numbers.items()}])
-    categories = report.metrics.get("per_category")
-    if categories:
-        shown = {name: "–" if value < 0 else f"{100 * value:.1f}" for name, value in categories.items()}
-        text += "\nAP by category:\n\n" + _table([{"category": name, "AP": value} for name, value in shown.items()])
-    return text
-
-
-def _training(report: TrainingReport) -> str:
-    rows = {
+def _facts(report: TrainingReport) -> dict[str, Any]:
+    """Return the rows of the table about the training; rows without a value are left out later."""
+    return {
         "Recipe": f"`{report.recipe}`",
         "Changes to it": ", ".join(f"`{override}`" for override in report.overrides) or "none",
         "Data": "; ".join(_describe(source) for source in report.data),
         "Optimiser steps": f"{report.steps:,}",
-        "Clips in a step": report.batch_size,
+        "Clips per step": report.batch_size,
         "Seed": report.seed,
-        "Started from": f"`{report.base_model}`" if report.base_model else "nothing",
+        "Initial weights": f"`{report.base_model}`" if report.base_model else "random",
         "Hardware": report.hardware,
-        "Time": None if report.seconds is None else str(timedelta(seconds=round(report.seconds))),
+        "Time": None if report.seconds is None else timedelta(seconds=round(report.seconds)),
         "Versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
     }
-    rows = {name: value for name, value in rows.items() if value not in (None, "")}
-    return "## Training\n\n" + _table([{"": name, " ": value} for name, value in rows.items()])
-
-
-def _curve(report: TrainingReport) -> str:
-    if not report.learning_curve:
-        return ""
-    rows = [
-        {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in row.items()}
-        for row in report.learning_curve
-    ]
-    return "## Learning curve\n\n" + _table(rows)
 
 
 def _describe(source: DataSource, split: str | None = None) -> str:
-    """For example: YouTube-VIS 2019 (`train.json`, 2,238 videos, weight 1)."""
+    """Describe a dataset, for example: YouTube-VIS 2019 (`train.json`, 2,238 videos, weight 1)."""
     details = [split] if split else []
     if source.annotations:
         details.append(f"`{source.annotations}`")
@@ -196,10 +193,8 @@ def _describe(source: DataSource, split: str | None = None) -> str:
     return dataset_title(source.name) + (f" ({', '.join(details)})" if details else "")
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A Markdown table of rows with the same keys."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+def _per_cent(fraction: float) -> str:
+    return "–" if fraction < 0 else f"{100 * fraction:.1f}"
 
 
 __all__ = ["DataSource", "TrainingReport", "training_card"]

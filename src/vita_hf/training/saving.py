@@ -113,11 +113,11 @@ def save_model(
         seconds=trainer.seconds,
         learning_curve=learning_curve(entries),
     )
-    top_k = recipe.get("evaluation", {}).get("top_k", 10)
+    model.config.evaluation_top_k = recipe.get("evaluation", {}).get("top_k", 10)
     dataset = recipe["data"].get("dataset")
     if tuple(model.config.id2label.values()) != CATEGORIES.get(dataset):  # own data, trained by another set's recipe
         dataset = None
-    card = training_card(model.config, report, dataset=dataset, top_k=top_k)
+    card = training_card(model.config, report, dataset=dataset)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished:
         model.save_pretrained(unfinished, state_dict=state)
         processor.save_pretrained(unfinished)
