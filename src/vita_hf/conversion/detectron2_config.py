@@ -1,7 +1,6 @@
-"""detectron2 configs of the original implementation → this package's configurations.
+"""detectron2 configs of the original implementation → configurations of this package.
 
-Facts about settings and defaults are those of `sukjunhwang/VITA` (commit 59c24ad), of its copy of Mask2Former and of
-detectron2.
+Settings and defaults are those of `sukjunhwang/VITA` (commit 59c24ad), of its copy of Mask2Former and of detectron2.
 """
 
 import ast
@@ -12,100 +11,20 @@ from typing import Any
 
 import yaml
 from huggingface_hub.errors import StrictDataclassError
+from omegaconf import OmegaConf
 from transformers import PreTrainedConfig, SwinConfig, TimmBackboneConfig
 
 from ..backbones import VitaResNetConfig
 from ..configuration_vita import VitaConfig
 from ..data.categories import CATEGORIES, id2label
 from ..image_processing_vita import VitaVideoProcessor
-from ..recipes import merge
+from ..recipes import load_recipe
 
-# What a key means that a YAML file leaves out: the defaults of detectron2, Mask2Former and VITA. Only keys read here.
-_DEFAULTS: dict[str, Any] = {
-    "DATASETS.TEST": [],
-    "DATASETS.TRAIN": [],
-    "INPUT.FORMAT": "BGR",
-    "INPUT.MAX_SIZE_TEST": 1333,
-    "INPUT.MIN_SIZE_TEST": 800,
-    "MODEL.BACKBONE.NAME": "build_resnet_backbone",
-    "MODEL.MASK_FORMER.CLASS_WEIGHT": 1.0,
-    "MODEL.MASK_FORMER.DEC_LAYERS": 6,
-    "MODEL.MASK_FORMER.DEEP_SUPERVISION": True,
-    "MODEL.MASK_FORMER.DICE_WEIGHT": 1.0,
-    "MODEL.MASK_FORMER.DIM_FEEDFORWARD": 2048,
-    "MODEL.MASK_FORMER.DROPOUT": 0.1,
-    "MODEL.MASK_FORMER.ENFORCE_INPUT_PROJ": False,
-    "MODEL.MASK_FORMER.HIDDEN_DIM": 256,
-    "MODEL.MASK_FORMER.IMPORTANCE_SAMPLE_RATIO": 0.75,
-    "MODEL.MASK_FORMER.MASK_WEIGHT": 20.0,
-    "MODEL.MASK_FORMER.NHEADS": 8,
-    "MODEL.MASK_FORMER.NO_OBJECT_WEIGHT": 0.1,
-    "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES": 100,
-    "MODEL.MASK_FORMER.OVERSAMPLE_RATIO": 3.0,
-    "MODEL.MASK_FORMER.PRE_NORM": False,
-    "MODEL.MASK_FORMER.SIZE_DIVISIBILITY": 32,
-    "MODEL.MASK_FORMER.TRAIN_NUM_POINTS": 12544,
-    "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME": "MultiScaleMaskedTransformerDecoder",
-    "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE": "res5",
-    "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
-    "MODEL.PIXEL_MEAN": [103.53, 116.28, 123.675],
-    "MODEL.PIXEL_STD": [1.0, 1.0, 1.0],
-    "MODEL.RESNETS.DEFORM_ON_PER_STAGE": [False, False, False, False],
-    "MODEL.RESNETS.DEPTH": 50,
-    "MODEL.RESNETS.NORM": "FrozenBN",
-    "MODEL.RESNETS.NUM_GROUPS": 1,
-    "MODEL.RESNETS.OUT_FEATURES": ["res4"],
-    "MODEL.RESNETS.RES2_OUT_CHANNELS": 256,
-    "MODEL.RESNETS.RES5_DILATION": 1,
-    "MODEL.RESNETS.STEM_OUT_CHANNELS": 64,
-    "MODEL.RESNETS.STRIDE_IN_1X1": True,
-    "MODEL.RESNETS.WIDTH_PER_GROUP": 64,
-    "MODEL.SEM_SEG_HEAD.COMMON_STRIDE": 4,
-    "MODEL.SEM_SEG_HEAD.CONVS_DIM": 128,
-    "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES": ["res3", "res4", "res5"],
-    "MODEL.SEM_SEG_HEAD.IN_FEATURES": ["p2", "p3", "p4", "p5"],
-    "MODEL.SEM_SEG_HEAD.MASK_DIM": 256,
-    "MODEL.SEM_SEG_HEAD.NAME": "SemSegFPNHead",
-    "MODEL.SEM_SEG_HEAD.NORM": "GN",
-    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": 54,
-    "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": "BasePixelDecoder",
-    "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS": 0,
-    "MODEL.SWIN.APE": False,
-    "MODEL.SWIN.ATTN_DROP_RATE": 0.0,
-    "MODEL.SWIN.DEPTHS": [2, 2, 6, 2],
-    "MODEL.SWIN.DROP_PATH_RATE": 0.3,
-    "MODEL.SWIN.DROP_RATE": 0.0,
-    "MODEL.SWIN.EMBED_DIM": 96,
-    "MODEL.SWIN.MLP_RATIO": 4.0,
-    "MODEL.SWIN.NUM_HEADS": [3, 6, 12, 24],
-    "MODEL.SWIN.OUT_FEATURES": ["res2", "res3", "res4", "res5"],
-    "MODEL.SWIN.PATCH_NORM": True,
-    "MODEL.SWIN.PATCH_SIZE": 4,
-    "MODEL.SWIN.PRETRAIN_IMG_SIZE": 224,
-    "MODEL.SWIN.QKV_BIAS": True,
-    "MODEL.SWIN.QK_SCALE": None,
-    "MODEL.SWIN.WINDOW_SIZE": 7,
-    "MODEL.VITA.DEC_LAYERS": 3,
-    "MODEL.VITA.DEEP_SUPERVISION": True,
-    "MODEL.VITA.DIM_FEEDFORWARD": 2048,
-    "MODEL.VITA.ENC_LAYERS": 6,
-    "MODEL.VITA.ENC_WINDOW_SIZE": 0,
-    "MODEL.VITA.ENFORCE_INPUT_PROJ": True,
-    "MODEL.VITA.FREEZE_DETECTOR": False,
-    "MODEL.VITA.HIDDEN_DIM": 256,
-    "MODEL.VITA.LAST_LAYER_NUM": 3,
-    "MODEL.VITA.NHEADS": 8,
-    "MODEL.VITA.NO_OBJECT_WEIGHT": 0.1,
-    "MODEL.VITA.NUM_OBJECT_QUERIES": 100,
-    "MODEL.VITA.PRE_NORM": False,
-    "MODEL.VITA.SIM_USE_CLIP": True,
-    "MODEL.VITA.SIM_WEIGHT": 0.5,
-    "MODEL.VITA.TEST_RUN_CHUNK_SIZE": 18,
-}
+_DEFAULTS = yaml.safe_load((Path(__file__).parent / "detectron2_defaults.yaml").read_text())
 
 _STAGES = ["res2", "res3", "res4", "res5"]
 
-# Settings that change the network in a way this package has no counterpart for, unless they have these values.
+# Settings that must have these values, because this package has no counterpart for a network with others.
 _REQUIRED: dict[str, Any] = {
     "INPUT.FORMAT": "RGB",
     "MODEL.META_ARCHITECTURE": "Vita",
@@ -140,7 +59,7 @@ _REQUIRED_OF_BACKBONE: dict[str, dict[str, Any]] = {
     },
 }
 
-# VitaConfig's field ← the setting. The video part's width and the losses' weights are the detector's in both packages.
+# Field of VitaConfig ← setting. In both packages, the video part has the detector's width and loss weights.
 _FIELDS: dict[str, str] = {
     "class_weight": "MODEL.MASK_FORMER.CLASS_WEIGHT",
     "decoder_layers": "MODEL.MASK_FORMER.DEC_LAYERS",
@@ -173,12 +92,12 @@ _FIELDS: dict[str, str] = {
     "detector_chunk_size": "MODEL.VITA.TEST_RUN_CHUNK_SIZE",
 }
 
-# How the names of registered data sets begin ("ytvis_2019_val"); "coco2…" ones are COCO images for another label set.
+# Prefix of a registered dataset ("ytvis_2019_val") → dataset. The "coco2…" ones are COCO images with other labels.
 _DATASET_PREFIXES = {"ytvis_2019": "ytvis2019", "ytvis_2021": "ytvis2021", "ovis": "ovis", "coco_2017": "coco"}
 
 
 class _Detectron2Loader(yaml.SafeLoader):
-    """Plain data only. detectron2 dumps tuples under a Python tag; any other Python tag stays an error."""
+    """Loads plain data, and tuples as lists: detectron2 writes them with a Python tag. Refuses other Python tags."""
 
 
 _Detectron2Loader.add_constructor(
@@ -188,17 +107,17 @@ _Detectron2Loader.add_constructor(
 
 def read_detectron2_yaml(path: str | os.PathLike) -> dict[str, Any]:
     """
-    A detectron2 YAML file as nested dictionaries, with the files it names under `_BASE_` merged in below it.
+    Read a detectron2 YAML file, merged over the files that it names under `_BASE_`.
 
     Args:
-        path: the file. `_BASE_` (a path or a list of paths, relative to the file that names it) may chain.
+        path: The file. `_BASE_` is a path or a list of paths, relative to the file that names them, and may chain.
 
     Returns:
-        The settings that the files give; defaults are not filled in.
+        The settings in the files as nested dictionaries, without defaults.
 
     Raises:
         FileNotFoundError: if the file or one of its bases does not exist.
-        ValueError: if a file is not such a YAML mapping, holds Python objects other than tuples, or includes itself.
+        ValueError: if a file is not a YAML mapping, holds Python objects other than tuples, or includes itself.
     """
     return _read_yaml(Path(path), ())
 
@@ -217,23 +136,21 @@ def _read_yaml(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise ValueError(f"{path}: expected a mapping of settings, got {type(settings).__name__}")
     bases = settings.pop("_BASE_", [])
-    merged: dict[str, Any] = {}
-    for base in bases if isinstance(bases, list) else [bases]:
-        merged = merge(merged, _read_yaml(path.parent / Path(str(base)).expanduser(), (*including, path)))
-    return merge(merged, settings)
+    paths = [path.parent / Path(str(base)).expanduser() for base in (bases if isinstance(bases, list) else [bases])]
+    merged = OmegaConf.merge(*(_read_yaml(base, (*including, path)) for base in paths), settings)
+    return OmegaConf.to_container(merged)
 
 
 def _setting(cfg: Mapping[str, Any], name: str) -> Any:
-    """The value of "MODEL.VITA.NHEADS" and the like, or its default, which also says the type; tuples as lists."""
-    value, default = cfg, _DEFAULTS[name]
+    """Return a setting such as "MODEL.VITA.NHEADS" or its default, which also gives its type. Tuples become lists."""
+    value, default = cfg, _DEFAULTS
     for part in name.split("."):
         if not isinstance(value, Mapping):
             raise ValueError(f"{name}: expected a mapping above it, got {value!r}")
-        if part not in value:
-            return default
-        value = value[part]
+        default = default[part]
+        value = value.get(part, default)
     if isinstance(value, str):
-        # detectron2 reads strings that are Python literals as such: `(360, 480)`, `1e-4`.
+        # detectron2 evaluates strings that are Python literals: `(360, 480)`, `1e-4`.
         try:
             value = ast.literal_eval(value)
         except (ValueError, SyntaxError):
@@ -249,21 +166,21 @@ def _setting(cfg: Mapping[str, Any], name: str) -> Any:
 
 def config_from_detectron2(cfg: Mapping[str, Any]) -> VitaConfig:
     """
-    The model that a detectron2 config describes.
+    Build the configuration of the model that a detectron2 config describes.
 
-    Settings of training data, schedule and optimiser (among them `BACKBONE.FREEZE_AT`) are not looked at.
+    Settings of training data, schedule and optimizer (`BACKBONE.FREEZE_AT` among them) are ignored.
 
     Args:
-        cfg: settings as nested dictionaries, for example from [`read_detectron2_yaml`]; what is missing has
-            detectron2's, Mask2Former's or VITA's default.
+        cfg: The settings as nested dictionaries, for example from [`read_detectron2_yaml`]. Missing ones have the
+            default of detectron2, Mask2Former or VITA.
 
     Returns:
-        The configuration, with the categories' names if `DATASETS.TEST` or `DATASETS.TRAIN` names a known data set
-        and the number of classes fits it.
+        The configuration. If `DATASETS.TEST` or `DATASETS.TRAIN` names a known dataset with this number of classes, it
+        has the names of the dataset's categories and the number of predictions that its benchmark scores.
 
     Raises:
-        ValueError: if settings have values that this package has no counterpart for (the message names all of them),
-            or values of another type than their defaults.
+        ValueError: if this package has no counterpart for the values of some settings (the message names all of them),
+            or if a value has another type than its default.
     """
     backbone = _setting(cfg, "MODEL.BACKBONE.NAME")
     refused = []
@@ -276,30 +193,28 @@ def config_from_detectron2(cfg: Mapping[str, Any]) -> VitaConfig:
     if video_width != width:
         refused.append(f"MODEL.VITA.HIDDEN_DIM: expected MODEL.MASK_FORMER.HIDDEN_DIM = {width!r}, got {video_width!r}")
     if refused:
-        raise ValueError("the config describes what vita_hf cannot represent:\n  " + "\n  ".join(refused))
+        raise ValueError("vita_hf cannot represent the network of this config:\n  " + "\n  ".join(refused))
 
     fields = {field: _setting(cfg, name) for field, name in _FIELDS.items()}
-    dataset, num_classes = dataset_from_detectron2(cfg), _setting(cfg, "MODEL.SEM_SEG_HEAD.NUM_CLASSES")
-    if dataset is None:
-        labels = {"num_labels": num_classes}
-    else:
+    if dataset := dataset_from_detectron2(cfg):
         names = id2label(dataset)
-        labels = {"id2label": names, "label2id": {name: index for index, name in names.items()}}
+        fields["id2label"], fields["label2id"] = names, {name: index for index, name in names.items()}
+        fields["evaluation_top_k"] = load_recipe(f"{dataset}-r50").evaluation.top_k
+    else:
+        fields["num_labels"] = _setting(cfg, "MODEL.SEM_SEG_HEAD.NUM_CLASSES")
     try:
         return VitaConfig(
             backbone_config=_resnet_config(cfg) if backbone == "build_resnet_backbone" else _swin_config(cfg),
             use_similarity_head=fields["similarity_weight"] > 0,
-            # The reference fixes this width and leaves no setting for it.
-            encoder_feedforward_dim=1024,
+            encoder_feedforward_dim=1024,  # fixed in the original
             **fields,
-            **labels,
         )
     except StrictDataclassError as error:
-        raise ValueError(f"the config describes a network that cannot be: {error.__cause__ or error}") from error
+        raise ValueError(f"the config describes an impossible network: {error.__cause__ or error}") from error
 
 
 def dataset_from_detectron2(cfg: Mapping[str, Any]) -> str | None:
-    """The data set of [`vita_hf.data.categories`] whose labels the config's model predicts, if it is one of them."""
+    """Return the dataset of [`vita_hf.data.categories`] whose categories the model predicts, or None if unknown."""
     num_classes = _setting(cfg, "MODEL.SEM_SEG_HEAD.NUM_CLASSES")
     for name in [*_setting(cfg, "DATASETS.TEST"), *_setting(cfg, "DATASETS.TRAIN")]:
         for prefix, dataset in _DATASET_PREFIXES.items():
@@ -319,7 +234,7 @@ def _resnet_config(cfg: Mapping[str, Any]) -> PreTrainedConfig:
         "width_per_group": "MODEL.RESNETS.WIDTH_PER_GROUP",
         "num_groups": "MODEL.RESNETS.NUM_GROUPS",
     }
-    if all(_setting(cfg, name) == _DEFAULTS[name] for name in widths.values()):
+    if all(_setting(cfg, name) == _setting({}, name) for name in widths.values()):
         return TimmBackboneConfig(backbone=f"resnet{depth}", **common)
     return VitaResNetConfig(depth=depth, **{field: _setting(cfg, name) for field, name in widths.items()}, **common)
 
@@ -345,13 +260,13 @@ def _swin_config(cfg: Mapping[str, Any]) -> SwinConfig:
 
 def processor_from_detectron2(cfg: Mapping[str, Any]) -> VitaVideoProcessor:
     """
-    The processor that prepares videos as the detectron2 config says.
+    Build the processor that prepares videos as a detectron2 config describes.
 
     Args:
-        cfg: settings as nested dictionaries, as for [`config_from_detectron2`].
+        cfg: The settings as nested dictionaries, as for [`config_from_detectron2`].
 
     Raises:
-        ValueError: if frames would not be RGB, or the size divisor is not given as a number of pixels.
+        ValueError: if the frames are not RGB, or the size divisor is not positive.
     """
     if (channels := _setting(cfg, "INPUT.FORMAT")) != "RGB":
         raise ValueError(f"INPUT.FORMAT: expected 'RGB', got {channels!r}")
@@ -364,7 +279,7 @@ def processor_from_detectron2(cfg: Mapping[str, Any]) -> VitaVideoProcessor:
             "longest_edge": _setting(cfg, "INPUT.MAX_SIZE_TEST"),
         },
         size_divisor=divisor,
-        # detectron2 normalises values of 0–255, the processor of 0–1; rounded, so that 123.675 / 255 reads 0.485.
+        # detectron2 normalizes values from 0 to 255, the processor from 0 to 1. Rounded: 123.675 / 255 becomes 0.485.
         image_mean=[round(value / 255, 10) for value in _setting(cfg, "MODEL.PIXEL_MEAN")],
         image_std=[round(value / 255, 10) for value in _setting(cfg, "MODEL.PIXEL_STD")],
     )

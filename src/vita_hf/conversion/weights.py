@@ -1,0 +1,115 @@
+"""Weights of the original implementation: reading its files, and renaming its tensors."""
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .key_names import UNNEEDED, UNUSED, new_names
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """
+    Read the state dict in a `.pth` file, without running any code in it.
+
+    Args:
+        path: A file that holds a state dict, itself or under "model". Its other entries, such as an optimizer's state,
+            must be tensors and plain values, too.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file holds other Python objects, is damaged, or has no state dict.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no such checkpoint: {path}")
+    try:
+        # Mapped into memory if the format allows, so that an optimizer's state takes none.
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # torch raises errors of many types for files of other formats
+        if match := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            reason = (
+                f"it holds Python objects ({match[1]}) beside tensors and plain values, and reading those can run "
+                "code; if you trust it, save its state dict alone with torch.save"
+            )
+        else:
+            reason = f"not a PyTorch checkpoint, or a damaged one ({type(error).__name__})"
+        raise ValueError(f"{path}: refused: {reason}") from error
+    state_dict = checkpoint.get("model", checkpoint) if isinstance(checkpoint, Mapping) else checkpoint
+    is_mapping = isinstance(state_dict, Mapping)
+    if not (is_mapping and state_dict and all(isinstance(value, Tensor) for value in state_dict.values())):
+        raise ValueError(f"{path}: expected a state dict, name → tensor, itself or under 'model'")
+    return dict(state_dict)
+
+
+def convert_state_dict(
+    state_dict: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """
+    Rename the tensors of an original state dict, and split stacked attention projections.
+
+    Args:
+        state_dict: Original name → tensor.
+        expected: The `state_dict()` of this package's model, for its names and shapes; meta tensors suffice.
+
+    Returns:
+        The tensors under the model's names (views of the originals, not copies), and the original names of those that
+        the model does not need.
+
+    Raises:
+        ValueError: if a tensor is unknown, missing or of another shape; the message lists every one with its shape.
+
+    Example:
+    ```python
+    >>> import torch
+    >>> from vita_hf.conversion import convert_state_dict
+
+    >>> original = {"vita_module.class_embed.bias": torch.zeros(41), "criterion.empty_weight": torch.ones(41)}
+    >>> converted, unneeded = convert_state_dict(original, {"video_class_predictor.bias": torch.empty(41)})
+    >>> list(converted), unneeded
+    (['video_class_predictor.bias'], ['criterion.empty_weight'])
+
+    ```
+    """
+    converted: dict[str, Tensor] = {}
+    original_names: dict[str, str] = {}
+    unneeded, unknown = [], []
+    for name, tensor in state_dict.items():
+        if UNNEEDED.fullmatch(name):
+            unneeded.append(name)
+            continue
+        names = new_names(name)
+        if not names or not expected.keys() >= set(names):
+            unknown.append(f"{name} {_shape(tensor)}")
+            continue
+        converted.update(zip(names, tensor.chunk(len(names)) if len(names) > 1 else [tensor]))
+        original_names.update(dict.fromkeys(names, name))
+
+    missing = [
+        f"{name} {_shape(tensor)}"
+        for name, tensor in expected.items()
+        if name not in converted and not UNUSED.fullmatch(name)
+    ]
+    mismatched = [
+        f"{original_names[name]} → {name}: expected {_shape(expected[name])}, got {_shape(tensor)}"
+        for name, tensor in converted.items()
+        if tensor.shape != expected[name].shape
+    ]
+    problems = {
+        "In the checkpoint, but not in the model": unknown,
+        "In the model, but not in the checkpoint": missing,
+        "Of another shape": mismatched,
+    }
+    if any(problems.values()):
+        lists = ("\n  ".join([f"{title} ({len(lines)}):", *lines]) for title, lines in problems.items() if lines)
+        raise ValueError("the checkpoint does not fit the configuration\n" + "\n".join(lists))
+    return converted, unneeded
+
+
+def _shape(tensor: Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "scalar"
+
+
+__all__ = ["convert_state_dict", "read_weights"]
