@@ -1,4 +1,4 @@
-"""Scores during and after a training."""
+"""Scores of a model on a dataset split, during and after a training."""
 
 import logging
 import shutil
@@ -10,7 +10,9 @@ from accelerate import Accelerator
 from ..image_processing_vita import VitaVideoProcessor
 from ..modeling_vita import VitaForVideoInstanceSegmentation
 from ..scoring import VisEvaluator
-from .splits import ResultStore, Split, score_images, segment_split, write_results
+from .results import ResultStore, write_results
+from .run import segment_split
+from .splits import Split, score_images
 
 logger = logging.getLogger(__name__)
 
@@ -21,20 +23,24 @@ def evaluate_split(
     processor: VitaVideoProcessor,
     split: Split,
     folder: Path,
-    top_k: int,
+    top_k: int | None = None,
 ) -> dict[str, Any]:
     """
-    Segment a split on all processes and score it.
+    Segment a split with all processes and score it.
 
     Args:
-        folder: for `results.json`; shared by all processes, and emptied first.
-        top_k: predictions a video.
+        accelerator: The processes.
+        model: The model, in evaluation mode.
+        processor: Its processor.
+        split: An annotated split.
+        folder: Where to write `results.json`. All processes share it; earlier content is removed.
+        top_k: Predictions per clip; by default the model's `evaluation_top_k`.
 
     Returns:
-        The metric's scores (AP, AP50, …, `per_category`) in the main process, an empty dict in the others.
+        The scores (AP, AP50, …, `per_category`) in the main process, an empty dict in the others.
     """
     if accelerator.is_main_process:
-        shutil.rmtree(folder, ignore_errors=True)  # an interrupted evaluation's, maybe of other weights
+        shutil.rmtree(folder, ignore_errors=True)  # an interrupted evaluation may be of other weights
     accelerator.wait_for_everyone()
     with accelerator.main_process_first():
         store = ResultStore(folder, {"annotations": str(split.path), "top_k": top_k})
@@ -42,7 +48,7 @@ def evaluate_split(
     accelerator.wait_for_everyone()
     scores: dict[str, Any] = {}
     if accelerator.is_main_process:
-        results = write_results(store.collect(split.clips), folder, zipped=False)
+        results = write_results(store.collect(split.clips), folder)
         if split.of_images:
             scores = score_images(split.path, results)
         else:

@@ -1,0 +1,136 @@
+"""`vita-hf evaluate`: score a model on a dataset split, or prepare a submission."""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from ..evaluation.results import ResultStore, write_results, write_submission
+from ..evaluation.run import segment_split
+from ..evaluation.splits import check_split, read_split, score_images
+from ..files import write_atomically
+from ..inference.loading import describe_model, load_model
+from ..scoring import VisEvaluator
+
+_DESCRIPTION = """Run a model over a split of YouTube-VIS, OVIS or COCO, and score it if the split has annotations.
+
+Writes results.json, submission.zip (videos only) and scores.json to OUTPUT. After an interruption, the same command
+continues where it stopped. Under `accelerate launch` any number of processes share the work and the output directory.
+"""
+
+_EXAMPLES = """examples:
+  vita-hf evaluate --model vita-r50-ytvis2019 --output out \\
+      --annotations ytvis_2019/valid.json --images ytvis_2019/valid/JPEGImages
+  accelerate launch --multi_gpu --num_processes 4 -m vita_hf evaluate --model …
+  vita-hf evaluate --annotations split.json --results out/results.json --worst 10
+
+The official YouTube-VIS and OVIS validation and test sets have no public annotations: upload submission.zip to their
+evaluation servers, or score on a split of the training set.
+"""
+
+_SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = _DESCRIPTION
+    parser.epilog = _EXAMPLES
+    parser.add_argument("--annotations", type=Path, required=True, help="json of YouTube-VIS, OVIS or COCO instances")
+    parser.add_argument("--model", help="directory or Hub id")
+    parser.add_argument("--images", type=Path, help="folder that the file names of the frames are relative to")
+    parser.add_argument("--output", type=Path, help="directory to write to")
+    parser.add_argument("--results", type=Path, help="score this results.json instead of running a model")
+    parser.add_argument("--top-k", type=int, metavar="K", help="predictions per video or image (default: the model's)")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    parser.add_argument("--worst", type=int, default=0, metavar="N", help="list the N videos with the lowest AP, too")
+    parser.add_argument("--cpu", action="store_true", help="use the CPU even if there is a GPU")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Segment this process's share of the split; the main process writes the results and prints the scores."""
+    if args.results is not None:
+        of_images = "videos" not in json.loads(args.annotations.read_bytes())
+        print_scores(args.annotations, args.results, of_images, args.worst)
+        return
+    if None in (args.model, args.images, args.output):
+        raise ValueError("expected --model, --images and --output, or --results")
+
+    accelerator = Accelerator(cpu=args.cpu)
+    split = read_split(args.annotations, args.images)
+    model, processor = load_model(args.model, dtype=getattr(torch, args.dtype))
+    check_split(split, model.config.id2label)
+    top_k = args.top_k or model.config.evaluation_top_k
+    inputs = {
+        "model": describe_model(args.model),
+        "annotations": hashlib.sha256(split.path.read_bytes()).hexdigest(),
+        "top_k": top_k,
+        "dtype": args.dtype,
+    }
+    with accelerator.main_process_first():
+        store = ResultStore(args.output, inputs)
+    accelerator.print(
+        f"{len(split.clips)} {'images' if split.of_images else 'videos'}, {len(split.categories)} categories, "
+        f"top {top_k}, {accelerator.num_processes} processes on {accelerator.device}"
+    )
+    model.to(accelerator.device)
+    segment_split(model, processor, split, store, top_k, accelerator.process_index, accelerator.num_processes)
+    accelerator.wait_for_everyone()
+
+    if accelerator.is_main_process:
+        results = write_results(store.collect(split.clips), args.output)
+        print(f"Written: {results}")
+        upload = results if split.of_images else write_submission(results)
+        if split.annotated:
+            scores = print_scores(args.annotations, results, split.of_images, args.worst)
+            write_atomically(args.output / "scores.json", json.dumps(scores, indent=2).encode())
+        else:
+            print(
+                f"{args.annotations} has no annotations, so there is nothing to score against. The official "
+                f"YouTube-VIS and OVIS validation and test sets have none: upload {upload} to their evaluation servers."
+            )
+    accelerator.end_training()
+
+
+def print_scores(annotations: Path, results: Path, of_images: bool, worst: int) -> dict[str, Any]:
+    """
+    Score a results file and print the scores as Markdown tables.
+
+    Args:
+        annotations: The annotation file.
+        results: A `results.json` in the same form.
+        of_images: Whether the form is COCO's.
+        worst: Number of videos with the lowest AP to list.
+
+    Returns:
+        The scores.
+    """
+    videos: list[dict[str, Any]] = []
+    if of_images:
+        scores = score_images(annotations, results)
+        categories = [{"category": name, "AP": ap} for name, ap in scores["per_category"].items()]
+    else:
+        evaluator = VisEvaluator(annotations)
+        evaluator.add(results)
+        scores, categories = evaluator.compute(), evaluator.category_table()
+        videos = evaluator.video_table()[:worst]
+    print(markdown_table([{name: scores[name] for name in _SUMMARY}]))
+    for name in ("AP_slight", "AP_moderate", "AP_heavy"):
+        if name in scores:
+            print(f"{name} {scores[name]:.4f}")
+    print(f"\n{markdown_table(categories)}")
+    if videos:
+        print(f"\nThe {len(videos)} videos with the lowest scores:\n{markdown_table(videos)}")
+    return scores
+
+
+def markdown_table(rows: list[dict[str, Any]]) -> str:
+    """Format rows with the same keys as a Markdown table, with four decimals."""
+    if not rows:
+        return ""
+    lines = [list(rows[0]), ["---"] * len(rows[0])]
+    for row in rows:
+        lines.append([f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

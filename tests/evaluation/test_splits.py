@@ -1,0 +1,71 @@
+"""Reading dataset splits, and checking them before a run."""
+
+import json
+
+import pytest
+
+from helpers.splits import CATEGORIES, write_split
+from vita_hf.evaluation.splits import check_split, match_categories, read_split
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("split")
+    write_split(folder)
+    return folder
+
+
+def test_split_errors_are_named(workspace, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no such annotation file: .*nowhere\.json"):
+        read_split(tmp_path / "nowhere.json", workspace)
+    with pytest.raises(FileNotFoundError, match="no such folder of frames"):
+        read_split(workspace / "videos.json", workspace / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"24 frames that .*videos\.json names are not below .*v00/00000\.png"):
+        read_split(workspace / "videos.json", tmp_path)
+    (tmp_path / "list.json").write_text("[]")
+    with pytest.raises(ValueError, match="expected an object with 'categories' and 'videos'"):
+        read_split(tmp_path / "list.json", workspace)
+    (tmp_path / "half.json").write_text('{"videos": [')
+    with pytest.raises(ValueError, match="is not json"):
+        read_split(tmp_path / "half.json", workspace)
+    content = json.loads((workspace / "videos.json").read_text())
+    del content["videos"][3]["height"]
+    (tmp_path / "no_height.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"no_height\.json, videos\[3\]: expected id, height, .*KeyError\('height'\)"):
+        read_split(tmp_path / "no_height.json", workspace / "frames")
+
+
+def test_check_split_finds_what_scoring_would_fail_on(workspace, tmp_path):
+    names = {i: category["name"] for i, category in enumerate(CATEGORIES)}
+    for name in ("videos.json", "images.json", "unannotated.json"):
+        check_split(read_split(workspace / name, workspace / "frames"), names)
+    with pytest.raises(ValueError, match=r"only the model has \['cat'\], only the file \['thing 6'\]"):
+        check_split(read_split(workspace / "unannotated.json", workspace / "frames"), {**names, 6: "cat"})
+    content = json.loads((workspace / "videos.json").read_text())
+    content["annotations"][2]["segmentations"].pop()
+    (tmp_path / "short.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"short\.json: 1 problem\n- annotation 2 \(id 3, .*segmentations` has 1"):
+        check_split(read_split(tmp_path / "short.json", workspace / "frames"), names)
+    content = json.loads((workspace / "images.json").read_text())
+    del content["annotations"][2]["image_id"]
+    (tmp_path / "nowhere.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"nowhere\.json: expected COCO's form; .*KeyError\('image_id'\)"):
+        check_split(read_split(tmp_path / "nowhere.json", workspace / "frames"), names)
+    content["annotations"][2] |= {"image_id": 1002, "segmentation": [[1, 2]]}
+    (tmp_path / "point.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"point\.json, annotation 3: no segmentation in COCO's form"):
+        check_split(read_split(tmp_path / "point.json", workspace / "frames"), names)
+    content["categories"][1] = {"id": 4}
+    (tmp_path / "unnamed.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"unnamed\.json, categories\[1\]: expected id and name, got \{'id': 4\}"):
+        read_split(tmp_path / "unnamed.json", workspace / "frames")
+
+
+def test_classes_are_matched_with_categories_by_name():
+    categories = [{"id": 5, "name": "giant_panda"}, {"id": 9, "name": "Fox"}]
+    assert match_categories({0: "fox", 1: "giant panda"}, categories) == {0: 9, 1: 5}
+    assert match_categories({0: "LABEL_0", 1: "LABEL_1"}, categories) == {0: 5, 1: 9}
+    with pytest.raises(ValueError, match=r"only the model has \['cat'\], only the file \['giant panda'\]"):
+        match_categories({0: "fox", 1: "cat"}, categories)
+    with pytest.raises(ValueError, match="the model has 1 classes, the annotation file 2 categories"):
+        match_categories({0: "LABEL_0"}, categories)
