@@ -16,7 +16,7 @@ from transformers import AutoModelForUniversalSegmentation, AutoVideoProcessor
 import vita_hf.evaluation
 from helpers.training_runs import SCRIPT, arguments, load_script, make_set
 from vita_hf.data.parquet import write_parquet
-from vita_hf.data.ytvis import read_ytvis
+from vita_hf.data.readers import read_ytvis
 from vita_hf.training.checkpoints import Checkpoints
 from vita_hf.training.loop import StopRequest, TrainingInterrupted, TrainingLog
 
@@ -107,7 +107,7 @@ def test_a_signal_ends_an_evaluation_at_once(data, tmp_path, monkeypatch):
     """Twice, as from a batch system and a launcher; the same command goes on with the evaluation."""
     options = ("--eval-json", str(data[0]), "--eval-images", str(data[1]))
     args = arguments(data, tmp_path, "training.steps=1", options=options)
-    evaluate, clips = vita_hf.evaluation.splits.segment, []
+    evaluate, clips = vita_hf.evaluation.run.segment_clip, []
 
     def interrupted(*of_clip):
         clips.append(of_clip)
@@ -118,7 +118,7 @@ def test_a_signal_ends_an_evaluation_at_once(data, tmp_path, monkeypatch):
                 os.kill(os.getpid(), signal.SIGTERM)
         return evaluate(*of_clip)
 
-    monkeypatch.setattr(vita_hf.evaluation.splits, "segment", interrupted)
+    monkeypatch.setattr(vita_hf.evaluation.run, "segment_clip", interrupted)
     with pytest.raises(SystemExit, match="stopped before the scores of step 1 were there; call again to go on"):
         main(args)
     assert len(clips) == 2 and not (tmp_path / "model.safetensors").exists()
