@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as mask_api
 
+from vita_hf.data.readers import read_ytvis
 from vita_hf.data.schema import without_empty
-from vita_hf.data.ytvis import read_ytvis
 
 VIDEOS, FRAMES, TRACKS, HEIGHT, WIDTH, CATEGORIES = 2238, 61845, 3774, 720, 1280, 40
 

@@ -4,11 +4,11 @@ import pytest
 from PIL import Image
 
 from helpers.annotation_files import HEIGHT, SQUARE, WIDTH, compressed, make_ytvis, random_mask, track, write
-from vita_hf.data.annotations.problems import KINDS, AnnotationError
+from vita_hf.data.annotations import KINDS, AnnotationError
 from vita_hf.data.checking import check_annotations
 from vita_hf.data.clips.masks import frame_masks
-from vita_hf.data.rows import BrokenSampleError, decode_frame
-from vita_hf.data.ytvis import read_ytvis
+from vita_hf.data.frames import BrokenSampleError, decode_frame
+from vita_hf.data.readers import read_ytvis
 
 MASK = compressed(random_mask(0))
 
@@ -46,23 +46,23 @@ FAULTS = {
     ),
     "length": (
         lambda c, f: c["videos"][0].update(length=5),
-        ("length", 1, None, None, "length is 5, but it names 4 frames"),
+        ("length", 1, None, None, "`length` is 5, but it names 4 frames"),
     ),
     "segmentations": (
         lambda c, f: c["annotations"][0]["segmentations"].append(None),
-        ("length", 1, 11, None, "segmentations has 5 entries, expected one for each of the 4 frames"),
+        ("length", 1, 11, None, "`segmentations` has 5 entries, expected one for each of the 4 frames"),
     ),
     "boxes": (
         lambda c, f: c["annotations"][0]["bboxes"].pop(),
-        ("length", 1, 11, None, "bboxes has 3 entries, expected one for each of the 4 frames"),
+        ("length", 1, 11, None, "`bboxes` has 3 entries, expected one for each of the 4 frames"),
     ),
     "unknown category": (
         lambda c, f: c["annotations"][0].update(category_id=1),
-        ("unknown-category", 1, 11, None, "category 1, expected one of 2, 5"),
+        ("unknown-category", 1, 11, None, "`category_id` 1: expected one of 2, 5"),
     ),
     "unknown video": (
         lambda c, f: c["annotations"].append(track(99, 8, 2, [MASK] * 4)),
-        ("unknown-video", "8", 99, None, "annotations[6]: the file has no video with this id"),
+        ("unknown-video", 8, 99, None, "the file has no video with this id"),
     ),
     "polygon of two points": (
         lambda c, f: c["annotations"][1]["segmentations"].__setitem__(3, [SQUARE, [1, 2, 3, 4]]),
@@ -70,7 +70,7 @@ FAULTS = {
     ),
     "run lengths of another size": (
         lambda c, f: mask_of(c, compressed(random_mask(0, WIDTH, HEIGHT))),
-        ("rle-size", 1, 11, 2, "the RLE is of size [32, 24], its video [height, width] = [24, 32]"),
+        ("rle-size", 1, 11, 2, "the RLE has size [32, 24], the video [height, width] = [24, 32]"),
     ),
     "corrupt string": (
         lambda c, f: mask_of(c, {**MASK, "counts": MASK["counts"][:-1]}),
@@ -94,7 +94,7 @@ FAULTS = {
     ),
     "video id twice": (
         lambda c, f: c["videos"].append({**c["videos"][0]}),
-        ("duplicate-id", 1, None, None, "videos[3]: an earlier entry has the same id"),
+        ("duplicate-id", 1, None, None, "an earlier entry of `videos` has the same id"),
     ),
     "annotation id twice": (
         lambda c, f: c["annotations"][5].update(id=11),
@@ -102,7 +102,7 @@ FAULTS = {
     ),
     "category id twice": (
         lambda c, f: c["categories"].append({"id": 2, "name": "cube"}),
-        ("duplicate-id", None, None, None, "categories[2]: an earlier category has the id 2"),
+        ("duplicate-id", None, None, None, "an earlier category has the id 2"),
     ),
     "segmentation of another kind": (
         lambda c, f: mask_of(c, "mask"),
@@ -123,7 +123,7 @@ def test_one_fault_hides_no_other(content, tmp_path):
     path = write(tmp_path / "train.json", content)
     problems = check_annotations(path, tmp_path / "frames", progress=False)
     assert {(problem.kind, problem.video_id, problem.annotation_id) for problem in problems} == {
-        ("unknown-video", "8", 99),
+        ("unknown-video", 8, 99),
         ("length", 1, None),
         ("unknown-category", 1, 11),
         ("rle-corrupt", 1, 11),
@@ -135,7 +135,7 @@ def test_one_fault_hides_no_other(content, tmp_path):
     of_video = [p.kind for p in check_annotations(path, tmp_path / "frames", progress=False) if p.video_id == 3]
     assert set(of_video) == {"length"}  # not: no annotations
     of_another = check_annotations(path, tmp_path / "frames", dataset="ovis", progress=False)
-    assert [problem.kind for problem in of_another] == ["unknown-video", "malformed"]
+    assert [problem.kind for problem in of_another] == ["length", "unknown-video", "length", "length", "malformed"]
 
 
 def test_nothing_to_say_of_good_data(content, tmp_path):
@@ -176,13 +176,13 @@ def test_fault(content, tmp_path, fault):
 
 
 def test_all_faults_at_once(content, tmp_path):
-    """Faults that don't hide one another are all listed, file first, then videos, then frames."""
+    """All problems are listed: those of the tables first, then those of masks, then those of frames."""
     together = ["missing frame", "frame of another size", "boxes", "unknown video", "polygon of two points"]
     for fault in together:
         FAULTS[fault][0](content, tmp_path / "frames")
     path = write(tmp_path / "train.json", content)
     kinds = [problem.kind for problem in check_annotations(path, tmp_path / "frames", progress=False, threads=2)]
-    assert kinds == ["unknown-video", "length", "polygon", "frame-missing", "frame-size"]
+    assert kinds == ["length", "unknown-video", "polygon", "frame-missing", "frame-size"]
     assert {KINDS[kind] for kind in kinds} == {"error", "warning"}
 
 
@@ -209,6 +209,6 @@ def test_files_of_another_kind(tmp_path, content):
     (problem,) = check_annotations(
         write(tmp_path / "empty.json", {**content, "videos": [], "annotations": []}), tmp_path, progress=False
     )
-    assert problem.message == "it lists nothing to read"
+    assert problem.message == "`videos`: expected a list of at least one, got []"
     with pytest.raises(FileNotFoundError, match="no such folder of frames"):
         check_annotations(tmp_path / "bad.json", tmp_path / "none")

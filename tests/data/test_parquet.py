@@ -17,8 +17,8 @@ from vita_hf.data import parquet
 from vita_hf.data.categories import CATEGORIES
 from vita_hf.data.clips.row_stream import RowStream
 from vita_hf.data.parquet import read_parquet, write_parquet
+from vita_hf.data.readers import read_ytvis
 from vita_hf.data.schema import VIDEO_FEATURES
-from vita_hf.data.ytvis import read_ytvis
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_dataset.py"
 NAMES = {0: "ball", 1: "wheel"}

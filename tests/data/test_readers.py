@@ -23,13 +23,11 @@ from helpers.annotation_files import (
     write,
     write_frames,
 )
-from vita_hf.data.annotations.problems import AnnotationError
+from vita_hf.data.annotations import AnnotationError
 from vita_hf.data.categories import CATEGORIES, COCO_TO_DATASET, category_ids
-from vita_hf.data.coco import read_coco
 from vita_hf.data.layout import find_split
-from vita_hf.data.reading import generate_rows
+from vita_hf.data.readers import generate_rows, read_coco, read_ytvis
 from vita_hf.data.schema import VIDEO_FEATURES, without_empty
-from vita_hf.data.ytvis import read_ytvis
 
 
 @pytest.fixture
@@ -108,7 +106,7 @@ def test_polygons_without_area_are_dropped(content, read, caplog):
     with caplog.at_level(logging.WARNING):
         (instance,) = read(content).rows[0]["instances"]
     assert [mask and mask["polygons"] for mask in instance["segmentations"]] == [[SQUARE], None, [SQUARE], None]
-    assert "dropped 4 polygons" in caplog.text and "video 1, annotation 7, frame 0 (v1/00000.jpg)" in caplog.text
+    assert "dropped 4 polygons" in caplog.text and "video 1, annotation 7), frame 0 (v1/00000.jpg)" in caplog.text
 
 
 def test_crowds_are_kept_and_without_empty_leaves_them_out(content, read, caplog):
@@ -239,7 +237,7 @@ def test_second_time_reads_no_json_and_an_edit_is_noticed(content, read, tmp_pat
     before = os.stat(path)
     parsed = []
     monkeypatch.setattr(
-        "vita_hf.data.reading.read_annotation_file", lambda *args: parsed.append(args) or pytest.fail("parsed again")
+        "vita_hf.data.readers.read_annotations", lambda *args: parsed.append(args) or pytest.fail("parsed again")
     )
     again = read_ytvis(path, tmp_path / "frames", cache_dir=tmp_path / "cache")
     assert not parsed and again.rows.to_list() == first.rows.to_list() and again.id2label == first.id2label
@@ -295,60 +293,60 @@ MASK = compressed(random_mask(0))
 FAULTS = {
     "rle of another size": (
         lambda c: c["annotations"][0]["segmentations"].__setitem__(2, compressed(random_mask(0, 32, 24))),
-        r"train.json, video 1, annotation 11, frame 2 \(v1/00002.jpg\): the RLE is of size \[32, 24\], "
-        r"its video \[height, width\] = \[24, 32\]",
+        r"train.json, annotations\[0\] \(video 1, annotation 11\), frame 2 \(v1/00002.jpg\): the RLE has size "
+        r"\[32, 24\], the video \[height, width\] = \[24, 32\]",
     ),
     "run lengths of another sum": (
         lambda c: c["annotations"][0]["segmentations"].__setitem__(1, {"size": [HEIGHT, WIDTH], "counts": [5, 5]}),
-        r"video 1, annotation 11, frame 1 .*run lengths add up to 10, expected height·width = 768",
+        r"video 1, annotation 11\), frame 1 .*run lengths add up to 10, expected height·width = 768",
     ),
     "counts of another kind": (
         lambda c: c["annotations"][0]["segmentations"].__setitem__(1, {"size": [HEIGHT, WIDTH], "counts": 5}),
-        r"video 1, annotation 11, frame 1 .*RLE counts: expected a string or a list of run lengths, got 5",
+        r"video 1, annotation 11\), frame 1 .*RLE counts must be a string.*, got int",
     ),
     "segmentation of another kind": (
         lambda c: c["annotations"][0]["segmentations"].__setitem__(1, 5),
-        r"video 1, annotation 11, frame 1 .*expected null, an RLE or polygons, got 5",
+        r"video 1, annotation 11\), frame 1 .*expected null, an RLE or polygons, got 5",
     ),
     "too few segmentations": (
         lambda c: c["annotations"][3]["segmentations"].pop(),
-        r"train.json, video 2, annotation 22: segmentations has 3 entries, expected one for each of the 4 frames",
+        r"train.json, annotations\[\d\] \(video 2, annotation 22\): `segmentations` has 3 entries, expected one for each of the 4 frames",
     ),
     "too many boxes": (
         lambda c: c["annotations"][3]["bboxes"].append(None),
-        r"train.json, video 2, annotation 22: bboxes has 5 entries, expected one for each of the 4 frames",
+        r"train.json, annotations\[\d\] \(video 2, annotation 22\): `bboxes` has 5 entries, expected one for each of the 4 frames",
     ),
     "length": (
         lambda c: c["videos"][1].update(length=9),
-        r"train.json, video 2: length is 9, but it names 4 frames",
+        r"train.json, videos\[\d\] \(video 2\): `length` is 9, but it names 4 frames",
     ),
     "no size": (
         lambda c: c["videos"][1].pop("height"),
-        r"train.json, video 2: expected positive integers \[height, width\], got \[None, 32\]",
+        r"train.json, videos\[\d\] \(video 2\): expected positive integers \[height, width\], got \[None, 32\]",
     ),
     "no frames": (
         lambda c: c["videos"][1].update(file_names=[]),
-        r"train.json, video 2: expected the names of its frames, got \[\]",
+        r"train.json, videos\[\d\] \(video 2\): expected the names of the frames, got \[\]",
     ),
     "unknown category": (
         lambda c: c["annotations"][2].update(category_id=3),
-        r"train.json, video 2, annotation 21: category 3, expected one of 2, 5",
+        r"train.json, annotations\[\d\] \(video 2, annotation 21\): `category_id` 3: expected one of 2, 5",
     ),
     "annotation id twice": (
         lambda c: c["annotations"][2].update(id=22),
-        r"train.json, video 2, annotation 22: an earlier annotation has the same id",
+        r"train.json, annotations\[\d\] \(video 2, annotation 22\): an earlier annotation has the same id",
     ),
     "no annotation id": (
         lambda c: c["annotations"][2].pop("id"),
-        r"train.json, video 2: expected an integer id, got None",
+        r"train.json, annotations\[2\] \(video 2\): expected an integer `id`, got None",
     ),
     "crowd": (
         lambda c: c["annotations"][2].update(iscrowd="yes"),
-        r"train.json, video 2, annotation 21: iscrowd: expected 0 or 1, got 'yes'",
+        r"train.json, annotations\[\d\] \(video 2, annotation 21\): `iscrowd`: expected 0 or 1, got 'yes'",
     ),
     "video id twice": (
         lambda c: c["videos"].append(c["videos"][1]),
-        r"train.json, video 2: videos\[3\]: an earlier entry has the same id",
+        r"train.json, videos\[\d\] \(video 2\): an earlier entry of `videos` has the same id",
     ),
 }
 
@@ -363,7 +361,7 @@ def test_faults_name_their_place_or_are_skipped(content, read, fault, caplog):
         dataset = read(content, skip_broken=True)
     left = dataset.rows["video_id"]
     assert dataset.skipped == 1 and len(left) == 2 and 3 in left
-    assert "skipped 1 videos for 1 faults, the first: " in caplog.text
+    assert "skipped 1 videos with 1 problems, the first: " in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         read(content, skip_broken=True)
@@ -373,7 +371,7 @@ def test_faults_name_their_place_or_are_skipped(content, read, fault, caplog):
 def test_annotation_of_an_unknown_video_costs_no_video(content, read):
     content["annotations"].append(track(99, 77, 2, [MASK]))
     with pytest.raises(
-        AnnotationError, match=r"train.json, video 77, annotation 99: annotations\[6\]: the file has no"
+        AnnotationError, match=r"train.json, annotations\[6\] \(video 77, annotation 99\): the file has no"
     ):
         read(content)
     dataset = read(content, skip_broken=True)
@@ -383,13 +381,19 @@ def test_annotation_of_an_unknown_video_costs_no_video(content, read):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("{", "train.json: not json"),
-        ("[]", "expected an object with the list 'videos', as in YouTube-VIS"),
-        ('{"images": []}', "it has 'images', is it of the other form?"),
+        ("{", "train.json: the file is not json"),
+        ("[]", "expected an object with the list 'videos', as in YouTube-VIS and OVIS; got list"),
+        ('{"images": []}', "'videos'.*; got an object with images"),
         ('{"videos": [], "annotations": []}', "expected a list of categories"),
-        ('{"videos": [], "categories": [{"id": 1, "name": "a"}]}', "it lists nothing to read"),
-        ('{"videos": [], "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}', "or the name 'a' too"),
-        ('{"videos": [{"id": "x"}], "categories": []}', "expected a list of categories|expected an integer id"),
+        ('{"videos": [], "categories": [{"id": 1, "name": "a"}]}', "`videos`: expected a list of at least one"),
+        (
+            '{"videos": [], "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}',
+            "an earlier category has the name 'a'",
+        ),
+        (
+            '{"videos": [{"id": "x"}], "categories": []}',
+            "expected a list of categories|expected an object with an `id`",
+        ),
     ],
 )
 def test_files_of_another_kind(tmp_path, text, message):

@@ -1,1 +1,1 @@
-"""Data sets: categories, readers, clip sampling and transforms. Imports nothing from the model."""
+"""Datasets: annotation files, dataset rows, training clips and synthetic videos. Imports nothing of the model."""

@@ -1,10 +1,10 @@
-"""Categories of the data sets VITA is trained on, and the maps from COCO's for joint training.
+"""Categories of the datasets that VITA is trained on, and the maps from COCO's for joint training.
 
-A model's labels count from 0 in the order of these lists. The ids in the annotation files are other numbers: 1 upward
-without gaps for YouTube-VIS and OVIS, with gaps for COCO (see [`category_ids`]).
+A model's labels are the positions in these lists, from 0. The ids in annotation files differ: they start at 1 and have
+no gaps in YouTube-VIS and OVIS, but gaps in COCO (see [`category_ids`]).
 
-Names and spelling are those of the data sets' annotation files (OVIS's "Vehical" included); which COCO category stands
-for which video category is the choice of the VITA authors' released code.
+Names are spelled as in the annotation files (even OVIS's "Vehical"). The maps from COCO's categories to the video
+datasets' are those of the VITA authors' released code.
 """
 
 CATEGORIES: dict[str, tuple[str, ...]] = {
@@ -56,7 +56,7 @@ COCO_TO_DATASET: dict[str, dict[int, int]] = {
         **{24: 10, 25: 11},
     },
 }
-"""COCO category id → the video data set's category id. COCO annotations of other categories are dropped."""
+"""COCO category id → category id of the video dataset. COCO annotations of other categories are dropped."""
 
 
 def _categories(dataset: str) -> tuple[str, ...]:
@@ -67,27 +67,27 @@ def _categories(dataset: str) -> tuple[str, ...]:
 
 def id2label(dataset: str) -> dict[int, str]:
     """
-    The names of a model's labels: `{0: first category, …}`.
+    Return the names of a model's labels.
 
     Args:
-        dataset: "coco" (80 labels), "ytvis2019" (40), "ytvis2021" (40), "ovis" (25) or "synthetic" (6, see
+        dataset: The dataset: "coco" (80 labels), "ytvis2019" (40), "ytvis2021" (40), "ovis" (25) or "synthetic" (6, see
             [`vita_hf.data.synthetic`]).
 
     Raises:
-        ValueError: for another data set.
+        ValueError: if the dataset is unknown.
     """
     return dict(enumerate(_categories(dataset)))
 
 
 def category_ids(dataset: str) -> tuple[int, ...]:
     """
-    The `category_id` that the data set's annotation files give to each label, in the order of the labels.
+    Return the `category_id` of each label in the dataset's annotation files.
 
     Args:
-        dataset: as for [`id2label`].
+        dataset: The dataset, as for [`id2label`].
 
     Raises:
-        ValueError: for another data set.
+        ValueError: if the dataset is unknown.
     """
     categories = _categories(dataset)
     if dataset == "coco":
@@ -96,5 +96,5 @@ def category_ids(dataset: str) -> tuple[int, ...]:
 
 
 def plain_name(name: str) -> str:
-    """A category's name without what data sets disagree about: "Giant_panda" and "giant panda" are one."""
+    """Normalise a category's name for comparisons: "Giant_panda" and "giant-panda" become "giant panda"."""
     return name.lower().replace("_", " ").replace("-", " ").strip()

@@ -1,7 +1,7 @@
-"""Read a whole data set, frames and all, and list what is wrong with it."""
+"""Check a whole dataset, every mask and frame included."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
@@ -9,12 +9,13 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..ops.rle import RleError, decode
-from .annotations.problems import AnnotationError, Problem
-from .annotations.reader import AnnotationFile, RowMaker, read_annotation_file
+from .annotations import AnnotationError, AnnotationFile, Problem, Video, read_annotations
 from .classes import ClassChoice
-from .rows import BrokenSampleError, decode_frame, has_objects
+from .frames import BrokenSampleError, decode_frame
+from .rows import make_row
+from .schema import has_objects
 
-_AT_ONCE = 1024  # frames handed to the threads before the first of them is waited for
+_BATCH = 1024  # frames that are handed to the threads at once
 
 
 def check_annotations(
@@ -27,55 +28,70 @@ def check_annotations(
     progress: bool = True,
 ) -> list[Problem]:
     """
-    Check a data set: the annotation file, every mask, every frame.
+    Check a dataset: the annotation file, every mask and every frame.
 
-    What is an error here stops the readers or training; what is a warning does not. See [`problems.KINDS`].
+    Problems with the severity "error" also stop the readers or training; warnings do not. See [`annotations.KINDS`].
 
     Args:
-        annotations: the json file.
-        images: the folder that its file names are relative to.
+        annotations: The json file.
+        images: The folder that its file names are relative to.
         form: "ytvis" or "coco".
-        dataset: "ytvis2019", "ytvis2021", "ovis" or "coco": the data set whose categories the file should have. `None`:
-            whatever it lists.
-        threads: that decode frames; by default a few more than there are cores.
-        progress: whether to show tqdm's bar.
+        dataset: "ytvis2019", "ytvis2021", "ovis" or "coco": the dataset whose categories the file must have. None: any
+            categories.
+        threads: The number of threads that decode frames; by default a few more than there are cores.
+        progress: Whether to show a progress bar.
 
     Returns:
-        All problems: those of the file as a whole, then video by video, then frame by frame.
+        All problems: first those of the file's tables, then those of the masks video by video, then those of the
+        frames.
 
     Raises:
-        FileNotFoundError: there is no such file or folder.
+        FileNotFoundError: if there is no such file or folder.
+
+    Example:
+    ```python
+    >>> import tempfile
+    >>> from vita_hf.data.checking import check_annotations
+    >>> from vita_hf.data.synthetic import write_synthetic_dataset
+
+    >>> folder = write_synthetic_dataset(tempfile.mkdtemp() + "/data", seed=0, videos=1, length=2).parent
+    >>> (folder / "JPEGImages" / "00000" / "00001.jpg").unlink()
+    >>> for problem in check_annotations(folder / "annotations.json", folder / "JPEGImages", progress=False):
+    ...     print(problem.severity, problem.kind, problem.frame_name)
+    error frame-missing 00000/00001.jpg
+
+    ```
     """
     if not os.path.isdir(images):
         raise FileNotFoundError(f"no such folder of frames: {images}")
     problems: list[Problem] = []
     try:
-        file = read_annotation_file(annotations, form)
+        file = read_annotations(annotations, form)
         problems += file.problems
-        labels, _ = ClassChoice(dataset=dataset).resolve(file)
+        labels, _ = ClassChoice(dataset).resolve(file)
     except AnnotationError as error:
         return problems + error.problems
+    problems += file.unknown_categories(labels)
+    broken = {problem.video_id for problem in problems if problem.severity == "error"}
     rows = []
-    maker = RowMaker(file, labels, os.fspath(images))
-    for video in file.videos:
-        row, found = maker.row(video)
+    for video in file.videos.values():
+        if not video.file_names:
+            continue
+        row, found = make_row(video, file, labels, os.fspath(images))
+        found += _check_masks(row, video, file)
         problems += found
-        if row:
-            problems += _check_masks(row, video, file)
-            if not has_objects(row) and all(problem.severity != "error" for problem in found):
-                message = "no annotated object that is no crowd: training leaves it out"
-                problems.append(Problem("no-annotations", message, file.path, row["video_id"]))
-            rows.append((row, video))
-    if not file.videos:
-        problems.append(Problem("malformed", "it lists nothing to read", file.path))
+        rows.append((row, video))
+        if not has_objects(row) and video.id not in broken and all(each.severity != "error" for each in found):
+            message = "every annotated object is a crowd, or there is none: training leaves it out"
+            problems.append(Problem("no-annotations", message, file.path, video.entry, video.id))
     with tqdm(total=sum(len(row["frames"]) for row, _ in rows), unit="frame", disable=not progress) as bar:
         problems += _check_frames(rows, file, threads, bar)
     return problems
 
 
-def _check_masks(row: dict[str, Any], video: dict[str, Any], file: AnnotationFile) -> Iterator[Problem]:
-    """Whether its masks can be decoded."""
-    for instance in row["instances"]:
+def _check_masks(row: dict[str, Any], video: Video, file: AnnotationFile) -> Iterator[Problem]:
+    """Yield a problem for every RLE that cannot be decoded."""
+    for annotation, instance in zip(video.annotations, row["instances"], strict=True):
         masks = {t: mask["rle"] for t, mask in enumerate(instance["segmentations"]) if mask and mask["rle"] is not None}
         try:
             decode(list(masks.values()), row["height"] * row["width"]) if masks else None
@@ -83,36 +99,31 @@ def _check_masks(row: dict[str, Any], video: dict[str, Any], file: AnnotationFil
             frames = list(masks)
             for index, message in error.problems.items():
                 t = frames[index]
-                yield Problem(
-                    "rle-corrupt", message, file.path, row["video_id"], instance["id"], t, video["file_names"][t]
-                )
+                place = (file.path, annotation.entry, video.id, annotation.id, t, video.file_names[t])
+                yield Problem("rle-corrupt", message, *place)
 
 
 def _check_frames(
-    rows: list[tuple[dict, dict]], file: AnnotationFile, threads: int | None, bar: tqdm
+    rows: list[tuple[dict, Video]], file: AnnotationFile, threads: int | None, bar: tqdm
 ) -> Iterator[Problem]:
-    def check(place: tuple[dict, dict, int]) -> Problem | None:
+    """Yield a problem for every frame that cannot be decoded."""
+
+    def check(place: tuple[dict, Video, int]) -> Problem | None:
         row, video, t = place
         try:
             decode_frame({"path": row["frames"][t], "bytes": None}, row)
         except BrokenSampleError as error:
             message = f"{error.file}: {error.reason}"
-            return Problem(error.kind, message, file.path, row["video_id"], None, t, video["file_names"][t])
+            return Problem(error.kind, message, file.path, video.entry, video.id, None, t, video.file_names[t])
         return None
 
     places = ((row, video, t) for row, video in rows for t in range(len(row["frames"])))
     with ThreadPoolExecutor(threads) as pool:
-        for batch in _batches(places, _AT_ONCE):
+        while batch := list(islice(places, _BATCH)):
             for problem in pool.map(check, batch):
                 bar.update()
                 if problem is not None:
                     yield problem
-
-
-def _batches(items: Iterable, size: int) -> Iterator[list]:
-    items = iter(items)
-    while batch := list(islice(items, size)):
-        yield batch
 
 
 __all__ = ["check_annotations"]

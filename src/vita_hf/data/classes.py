@@ -1,67 +1,66 @@
-"""Which class a category of an annotation file is."""
+"""The class of each category of an annotation file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .annotations.problems import AnnotationError, Problem
-from .annotations.reader import AnnotationFile
+from .annotations import AnnotationError, AnnotationFile, Problem
 from .categories import COCO_TO_DATASET, category_ids, id2label, plain_name
 
 
 @dataclass(frozen=True)
 class ClassChoice:
     """
-    How a reader is told about classes; hashable, part of the cache key.
+    The classes that a reader labels annotations with.
 
     Attributes:
-        dataset: the data set whose categories the file has; `None`: whatever the file lists, by ascending id.
-        target: the video data set that COCO's categories are mapped to.
+        dataset: The dataset whose categories the file must have. None: the classes are the file's categories, by
+            ascending id.
+        target: The video dataset that COCO's categories are mapped to.
     """
 
     dataset: str | None = None
     target: str | None = None
 
-    def resolve(self, file: AnnotationFile) -> tuple[dict[int, int | None], tuple[str, ...]]:
+    def resolve(self, file: AnnotationFile) -> tuple[dict[int | str, int | None], tuple[str, ...]]:
         """
+        Look up the class of each category of a file.
+
         Returns:
-            The class index of each category id that annotations may have (`None`: dropped), and the classes' names.
+            The class index of each known category id (None: annotations are dropped), and the names of the classes.
 
         Raises:
-            AnnotationError: the file's categories are not those that were promised.
+            AnnotationError: if the file has other categories than `dataset`, or none at all.
         """
-        if self.dataset is None and not file.categories:
-            _fail(file, "expected a list of categories")
-        names = tuple(file.categories.values())
-        labels: dict[int, int | None] = dict(zip(file.categories, range(len(names))))
-        if self.dataset is not None:
+        labels: dict[int | str, int | None]
+        if self.dataset is None:
+            if not file.categories:
+                raise AnnotationError([Problem("malformed", "expected a list of categories", file.path)])
+            names = tuple(file.categories.values())
+            labels = dict(zip(file.categories, range(len(names))))
+        else:
             names = tuple(id2label(self.dataset).values())
             labels = dict(zip(category_ids(self.dataset), range(len(names))))
-            _compare(file, dict(zip(labels, names)), self.dataset)
+            _check_categories(file, dict(zip(category_ids(self.dataset), names)), self.dataset)
         if self.target is not None:
-            mapped = COCO_TO_DATASET[self.target]
-            # the video data sets number their categories from 1
-            labels = {key: mapped[key] - 1 if key in mapped else None for key in labels}
+            # the video datasets number their categories from 1
+            mapping = COCO_TO_DATASET[self.target]
+            labels = {key: mapping[key] - 1 if key in mapping else None for key in category_ids("coco")}
             names = tuple(id2label(self.target).values())
         return labels, names
 
 
-def _compare(file: AnnotationFile, expected: Mapping[int, str], dataset: str) -> None:
-    """Notices a file of another data set. Spelling is left alone: only ids count, and half of the names."""
+def _check_categories(file: AnnotationFile, expected: Mapping[int, str], dataset: str) -> None:
+    """Refuse the file of another dataset: its ids must be equal, and half of its names, in any spelling."""
     if not file.categories:
         return
-    agree = sum(plain_name(file.categories.get(key, "")) == plain_name(name) for key, name in expected.items())
-    if file.categories.keys() != expected.keys() or agree < len(expected) / 2:
-        listed = ", ".join(f"{key} {name}" for key, name in list(file.categories.items())[:5])
-        wanted = ", ".join(f"{key} {name}" for key, name in list(expected.items())[:5])
-        _fail(
-            file,
-            f"its {len(file.categories)} categories ({listed}, …) are not the {len(expected)} of {dataset} "
-            f"({wanted}, …); own data is read without naming a data set",
+    equal = [plain_name(file.categories.get(key, "")) == plain_name(name) for key, name in expected.items()]
+    if file.categories.keys() != expected.keys() or sum(equal) < len(expected) / 2:
+        got, wanted = ([f"{key} {name}" for key, name in names.items()] for names in (file.categories, expected))
+        message = (
+            f"its {len(got)} categories ({', '.join(got[:5])}, …) are not the {len(wanted)} of {dataset} "
+            f"({', '.join(wanted[:5])}, …); to read own data, name no dataset"
         )
-
-
-def _fail(file: AnnotationFile, message: str):
-    raise AnnotationError([Problem("malformed", message, file.path)])
+        raise AnnotationError([Problem("malformed", message, file.path)])
 
 
 __all__ = ["ClassChoice"]

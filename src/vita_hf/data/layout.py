@@ -1,9 +1,9 @@
-"""Where the data sets' archives put their files."""
+"""The folders that the archives of known datasets unpack to."""
 
 import os
 from pathlib import Path
 
-# annotation file and image folder of a split, below the folder that holds all data sets
+# annotation file and image folder of a split, relative to the folder of all datasets
 _LAYOUTS = {
     "ytvis2019": ("ytvis_2019/{split}.json", "ytvis_2019/{split}/JPEGImages"),
     "ytvis2021": ("ytvis_2021/{split}.json", "ytvis_2021/{split}/JPEGImages"),
@@ -15,7 +15,7 @@ _SPLITS = {"coco": ("train", "val")}
 
 def find_split(dataset: str, root: str | os.PathLike, split: str = "train") -> tuple[Path, Path]:
     """
-    Find a split of a data set in the folders that its archives unpack to.
+    Find the files of a dataset split in the folders that its archives unpack to.
 
     ```
     root/ytvis_2019/train.json             root/ytvis_2019/train/JPEGImages/     ytvis_2021 the same
@@ -24,16 +24,16 @@ def find_split(dataset: str, root: str | os.PathLike, split: str = "train") -> t
     ```
 
     Args:
-        dataset: "ytvis2019", "ytvis2021", "ovis" or "coco".
-        root: the folder that holds the data sets' folders, or the data set's own folder.
-        split: "train", "valid" or "test"; for COCO "train" or "val".
+        dataset: The dataset: "ytvis2019", "ytvis2021", "ovis" or "coco".
+        root: The folder of all datasets, or the dataset's own folder.
+        split: The split: "train", "valid" or "test"; for COCO "train" or "val".
 
     Returns:
         The annotation file, and the folder that its file names are relative to.
 
     Raises:
-        ValueError: for another data set or split.
-        FileNotFoundError: names the paths that were looked for.
+        ValueError: if the dataset or the split is unknown.
+        FileNotFoundError: if the files are missing; the message names the paths that were tried.
     """
     if dataset not in _LAYOUTS:
         raise ValueError(f"dataset: expected one of {', '.join(_LAYOUTS)}, got {dataset!r}")
@@ -45,9 +45,9 @@ def find_split(dataset: str, root: str | os.PathLike, split: str = "train") -> t
         (Path(root, annotations), Path(root, images)),
         (Path(root, *annotations.parts[1:]), Path(root, *images.parts[1:])),
     ]
-    for found in candidates:
-        if found[0].is_file() and found[1].is_dir():
-            return found
+    for file, folder in candidates:
+        if file.is_file() and folder.is_dir():
+            return file, folder
     tried = "\n".join(f"  {file} with {folder}/" for file, folder in candidates)
     raise FileNotFoundError(f"no {split} split of {dataset} below {root}; looked for\n{tried}")
 

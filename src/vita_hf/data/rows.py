@@ -1,70 +1,104 @@
-"""What a drawn clip needs of a row: single frames, with errors that lead to the broken file."""
+"""Dataset rows from the videos of an annotation file."""
 
-import io
-from collections.abc import Mapping
+import math
+import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from PIL import Image, ImageOps
+from pycocotools import mask as mask_api
+
+from ..ops.rle import explain_corruption, read_segmentation
+from .annotations import Annotation, AnnotationFile, Problem, Video
+from .annotations.values import is_finite, is_id, shorten
 
 
-class BrokenSampleError(ValueError):
+def make_row(
+    video: Video, file: AnnotationFile, labels: Mapping[Any, int | None], images: str
+) -> tuple[dict[str, Any], list[Problem]]:
     """
-    A frame or a mask that cannot be used. Training stops here or, with `--skip-broken`, goes without the video.
+    Make the row of one video.
 
-    Attributes:
-        kind: "frame-missing", "frame-unreadable", "frame-size" or "rle-corrupt", as in [`problems.KINDS`].
-        video_id: the row's.
-        file: the frame's path, or its name where the row has the image's bytes; for masks the annotation's id.
-        reason: what was found and what was expected.
-    """
-
-    def __init__(self, kind: str, video_id: int, file: str, reason: str):
-        self.kind, self.video_id, self.file, self.reason = kind, video_id, file, reason
-        super().__init__(f"video {video_id}, {file}: {reason}")
-
-    def __reduce__(self):  # workers send their errors
-        return type(self), (self.kind, self.video_id, self.file, self.reason)
-
-
-def decode_frame(frame: Mapping[str, Any], row: Mapping[str, Any]) -> Image.Image:
-    """
-    Decode one frame of a row; opens its file and no other.
+    If the file has `bboxes`, an object is in a frame only if both its box and its segmentation are there, as in the
+    reference. Files without `bboxes` are read by their segmentations alone.
 
     Args:
-        frame: `{"path", "bytes"}`, one of the row's `frames`.
-        row: of which `video_id`, `height` and `width` are needed.
+        video: One of the file's videos, with `file_names`.
+        file: The annotation file, for the places of problems.
+        labels: The class index of each known category id; None for categories that are dropped.
+        images: The folder that the frame names are relative to.
 
     Returns:
-        RGB, turned upright if the file says how (EXIF), as the reference does, and of the row's size.
-
-    Raises:
-        BrokenSampleError: the file is missing, cannot be decoded to its end, or is of another size.
+        The row, with the features of [`schema.VIDEO_FEATURES`], and the problems of the video's masks. The row can be
+        trained on if none of them is an error.
     """
-    content, path = frame["bytes"], frame["path"]
-    name = path if content is None else f"{path or 'frame'} (embedded)"
+    problems: list[Problem] = []
+    instances = []
+    for annotation in video.annotations:
 
-    def broken(kind: str, reason: str) -> BrokenSampleError:
-        return BrokenSampleError(kind, row["video_id"], str(name), reason)
+        def note(kind: str, message: str, frame: int, annotation: Annotation = annotation):
+            place = (file.path, annotation.entry, video.id, annotation.id, frame, video.file_names[frame])
+            problems.append(Problem(kind, message, *place))
 
+        segmentations = _read_track(annotation, video, note)
+        label = labels.get(annotation.category_id, -1) if is_id(annotation.category_id) else -1
+        if label is not None:
+            instance = {"id": annotation.id, "label": label, "iscrowd": annotation.is_crowd}
+            instances.append({**instance, "segmentations": segmentations})
+    frames = [os.path.join(images, name) for name in video.file_names]
+    row = {"video_id": video.id, "height": video.height, "width": video.width}
+    return {**row, "frames": frames, "instances": instances}, problems
+
+
+def _read_track(
+    annotation: Annotation, video: Video, note: Callable[[str, str, int], None]
+) -> list[dict[str, Any] | None]:
+    """Read the segmentation of every frame: None, or {"rle", "polygons"} with one of them set."""
+    track = []
+    for frame, segmentation in enumerate(annotation.segmentations):
+        if not segmentation or (annotation.boxes is not None and not annotation.boxes[frame]):
+            track.append(None)
+        elif isinstance(segmentation, dict):
+            counts = _read_rle(segmentation, video, lambda kind, message, frame=frame: note(kind, message, frame))
+            track.append(None if counts is None else {"rle": counts, "polygons": None})
+        elif isinstance(segmentation, list):
+            polygons = []
+            for index, polygon in enumerate(segmentation):
+                if _is_polygon(polygon):
+                    polygons.append(polygon)
+                else:
+                    expected = "expected [x0, y0, …] of at least three points"
+                    note("polygon", f"polygon {index}: {expected}, got {shorten(polygon)}", frame)
+            track.append({"rle": None, "polygons": polygons} if polygons else None)
+        else:
+            note("malformed", f"expected null, an RLE or polygons, got {shorten(segmentation)}", frame)
+            track.append(None)
+    return track
+
+
+def _read_rle(segmentation: dict[str, Any], video: Video, note: Callable[[str, str], None]) -> str | None:
+    """Read the counts of an RLE as a compressed string. The content of strings is checked when they are decoded."""
+    size, pixels = [video.height, video.width], video.height * video.width
     try:
-        with Image.open(path if content is None else io.BytesIO(content)) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
-    except FileNotFoundError:
-        raise broken("frame-missing", "no such file") from None
-    except MemoryError:
-        raise
-    except Exception as error:  # on damaged files Pillow raises almost anything, TypeError and struct.error included
-        raise broken("frame-unreadable", f"can't be decoded as an image: {error}") from error
-    size = (row["height"], row["width"])
-    if (image.height, image.width) != size:
-        reason = f"is {image.height}×{image.width}, expected its video's height×width, {size[0]}×{size[1]}"
-        raise broken("frame-size", reason)
-    return image
+        counts = read_segmentation(segmentation, *size)
+    except ValueError as error:
+        note("malformed" if segmentation.get("size", size) == size else "rle-size", str(error))
+        return None
+    if isinstance(counts, str):
+        return counts
+    # A quick test first, because there may be 100,000 of these; pycocotools checks nothing.
+    if {*map(type, counts)} != {int} or min(counts) < 0 or sum(counts) != pixels:
+        note("rle-corrupt", explain_corruption(counts, pixels) or "corrupt RLE: no counts")
+        return None
+    return mask_api.frPyObjects({"size": size, "counts": counts}, *size)["counts"].decode("ascii")
 
 
-def has_objects(row: Mapping[str, Any]) -> bool:
-    """Whether a row has an object to learn from: one that is no crowd and is there in some frame."""
-    return any(not i["iscrowd"] and any(s is not None for s in i["segmentations"]) for i in row["instances"])
+def _is_polygon(polygon: Any) -> bool:
+    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+        return False
+    try:
+        return is_finite(math.fsum(polygon))
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
-__all__ = ["BrokenSampleError", "decode_frame", "has_objects"]
+__all__ = ["make_row"]

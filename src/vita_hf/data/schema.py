@@ -1,7 +1,9 @@
-"""The one form in which training sees every data set: a row a video, frames as paths or bytes, masks still encoded."""
+"""The form of every dataset in training: a row per video, frames as paths or bytes, masks still encoded."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow.compute as pc
 from datasets import Dataset, Features, Image, IterableDataset, List, Value
@@ -9,7 +11,7 @@ from datasets import Dataset, Features, Image, IterableDataset, List, Value
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
-"""Part of every cache key: raise it when the rows that the readers make change."""
+"""Part of every cache key; raise it when the readers make other rows."""
 
 VIDEO_FEATURES = Features(
     {
@@ -27,28 +29,28 @@ VIDEO_FEATURES = Features(
         ),
     }
 )
-"""A row, that is a video of T frames (T = 1: an image):
+"""The features of a row: a video of T frames (T = 1 for an image).
 
-- `video_id`: the annotation file's id of the video or image.
-- `height`, `width`: of every frame, in pixels.
-- `frames`: T times `{"path": str | None, "bytes": bytes | None}`, an encoded image; decoded by [`rows.decode_frame`].
-- `instances`: the annotated objects, in the file's order. `id` is the annotation's; `label` a 0-based class index;
-  `segmentations` has T entries: `None` where the object is absent, else `{"rle", "polygons"}` with one of the two set:
-  `rle` is the compressed `counts` string of a mask of (height, width), `polygons` a list of `[x0, y0, x1, y1, …]` in
-  pixels. Rasterised by [`masks.frame_masks`].
+- `video_id`: The id of the video or image in the annotation file.
+- `height`, `width`: The size of every frame in pixels.
+- `frames`: T times `{"path": str | None, "bytes": bytes | None}`, an encoded image; see [`frames.decode_frame`].
+- `instances`: The annotated objects, in the file's order. `id` is the annotation's; `label` a class index from 0;
+  `segmentations` has T entries: None where the object is absent, else `{"rle", "polygons"}` with one of the two set:
+  `rle` is the compressed `counts` string of a (height, width) mask, `polygons` a list of `[x0, y0, x1, y1, …]` in
+  pixels. See [`clips.masks.frame_masks`].
 """
 
 
 @dataclass(frozen=True)
 class VideoDataset:
     """
-    What every reader returns. Pickles as paths of memory-mapped files, so that workers share one copy.
+    The result of every reader. It pickles as paths of memory-mapped files, so that workers share one copy.
 
     Attributes:
-        rows: with [`VIDEO_FEATURES`]; an `IterableDataset` only where streaming was asked for.
-        id2label: the classes that the rows' labels count, 0 … K-1.
-        name: for logs and model cards.
-        skipped: videos left out because of faults in the annotation file (`skip_broken=True`).
+        rows: The rows, with [`VIDEO_FEATURES`]; an `IterableDataset` only if streaming was asked for.
+        id2label: The names of the classes 0 … K-1.
+        name: The dataset's name in logs and model cards.
+        skipped: The number of videos that `skip_broken=True` left out.
     """
 
     rows: Dataset | IterableDataset
@@ -57,27 +59,32 @@ class VideoDataset:
     skipped: int = 0
 
 
+def has_objects(row: Mapping[str, Any]) -> bool:
+    """Tell whether a row has an object to learn from: not a crowd, and present in some frame."""
+    return any(not i["iscrowd"] and any(s is not None for s in i["segmentations"]) for i in row["instances"])
+
+
 def without_empty(rows: Dataset) -> Dataset:
     """
-    Leave out videos and images without any object to learn from: none, only crowds, or none in any frame.
+    Leave out the rows without an object to learn from, see [`has_objects`], and log their number.
 
-    Looks at the Arrow columns only, so that it takes a fraction of a second. Logs how many it left out.
+    Reads only Arrow columns, so that it takes a fraction of a second.
 
     Raises:
-        ValueError: nothing would be left.
+        ValueError: if no row would be left.
     """
     instances = rows.select_columns("instances").with_format("arrow")
     kept: list[int] = []
     first = 0
     for table in instances.iter(batch_size=1000):
         for chunk in table["instances"].chunks:
-            # `flatten` and `list_parent_indices` look at the same slice and both skip null lists
+            # `flatten` and `list_parent_indices` read the same slice, and both skip null lists
             owners, fields = pc.list_parent_indices(chunk), chunk.flatten()
             segmentations = fields.field("segmentations")
             annotated = pc.list_parent_indices(segmentations).filter(pc.is_valid(segmentations.flatten()))
             crowd = fields.field("iscrowd").to_numpy(zero_copy_only=False)
-            rows_here = {owners[i].as_py() for i in pc.unique(annotated).to_pylist() if not crowd[i]}
-            kept += [first + row for row in sorted(rows_here)]
+            kept_here = {owners[i].as_py() for i in pc.unique(annotated).to_pylist() if not crowd[i]}
+            kept += [first + row for row in sorted(kept_here)]
             first += len(chunk)
     if not kept:
         raise ValueError(f"none of the {len(rows)} videos or images has an annotated object that is no crowd")
@@ -87,4 +94,4 @@ def without_empty(rows: Dataset) -> Dataset:
     return rows
 
 
-__all__ = ["SCHEMA_VERSION", "VIDEO_FEATURES", "VideoDataset", "without_empty"]
+__all__ = ["SCHEMA_VERSION", "VIDEO_FEATURES", "VideoDataset", "has_objects", "without_empty"]

@@ -8,7 +8,7 @@ from pycocotools import mask as mask_api
 from helpers.clip_rows import instance, make_row, painted, polygons, rle
 from vita_hf.data.clips.masks import frame_masks
 from vita_hf.data.clips.transforms import Crop, HorizontalFlip, Pad, Resize, Rotate, clip_polygon
-from vita_hf.data.rows import BrokenSampleError
+from vita_hf.data.frames import BrokenSampleError
 
 SIZE = (90, 120)
 # a concave polygon with a notch, so that no symmetry hides a mistake

@@ -1,55 +1,24 @@
-"""What can be wrong with a data set, in words that lead to the place."""
+"""Problems of annotation files and predictions, and the errors that list them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .values import shorten
+
 MAX_LISTED = 20
-
-
-@dataclass(frozen=True)
-class Problem:
-    """
-    One fault.
-
-    Attributes:
-        kind: what sort of fault, one of the names in [`KINDS`].
-        message: what was found and what was expected.
-        file: the annotation file.
-        video_id: the video's (or image's) id, where there is one.
-        annotation_id: the annotation's.
-        frame: its index, from 0.
-        frame_name: the frame's file name in the annotation file.
-    """
-
-    kind: str
-    message: str
-    file: str
-    video_id: object = None
-    annotation_id: object = None
-    frame: int | None = None
-    frame_name: str | None = None
-
-    @property
-    def severity(self) -> str:
-        """Either "error": training stops or, with `skip_broken`, goes without the video; or "warning": it goes on."""
-        return KINDS[self.kind]
-
-    def __str__(self) -> str:
-        where = [self.file]
-        if self.video_id is not None:
-            where.append(f"video {self.video_id}")
-        if self.annotation_id is not None:
-            where.append(f"annotation {self.annotation_id}")
-        if self.frame is not None:
-            where.append(f"frame {self.frame}" + (f" ({self.frame_name})" if self.frame_name else ""))
-        return f"{', '.join(where)}: {self.message}"
-
 
 KINDS = {
     "malformed": "error",
     "duplicate-id": "error",
+    "id": "error",
+    "zero-id": "warning",
+    "category-name": "error",
+    "frame-names": "error",
     "unknown-video": "error",
     "unknown-category": "error",
     "length": "error",
+    "areas": "warning",
+    "occlusion": "warning",
     "rle-size": "error",
     "rle-corrupt": "error",
     "polygon": "warning",
@@ -58,21 +27,75 @@ KINDS = {
     "frame-unreadable": "error",
     "frame-size": "error",
 }
-"""Every kind of fault and its severity. Polygons with under 3 points are dropped in training, hence the warning."""
+"""Every kind of problem and its severity in training.
+
+"id" (not a 64-bit integer), "category-name" and "frame-names" are no problem for scoring. Scoring in turn refuses what
+training only warns of: the annotation id 0, which official scorers read as "unmatched", malformed `areas` and
+`occlusion`, and polygons of fewer than 3 points, which training drops.
+"""
 
 
-class AnnotationError(ValueError):
-    """An annotation file that cannot be trained on; `problems` has the reasons."""
+@dataclass(frozen=True)
+class Problem:
+    """
+    One problem and its place.
 
-    def __init__(self, problems: list[Problem]):
+    Attributes:
+        kind: One of the names in [`KINDS`].
+        message: What was read and what was expected; begins with the field's name where that is not obvious.
+        file: The path of the file; None for data in memory.
+        entry: The entry of the file's tables, like "annotations[3]".
+        video_id: The id of the video, or of COCO's image.
+        annotation_id: The id of the annotation.
+        frame: The frame's position in the video, from 0.
+        frame_name: The frame's name in the annotation file.
+    """
+
+    kind: str
+    message: str
+    file: str | None
+    entry: str | None = None
+    video_id: object = None
+    annotation_id: object = None
+    frame: int | None = None
+    frame_name: str | None = None
+
+    @property
+    def severity(self) -> str:
+        """Severity in training: an "error" stops it, or costs the video with `skip_broken`; a "warning" does not."""
+        return KINDS[self.kind]
+
+    def __str__(self) -> str:
+        ids = {"video": self.video_id, "annotation": self.annotation_id}
+        named = ", ".join(f"{name} {shorten(key)}" for name, key in ids.items() if key is not None)
+        places = [self.file, self.entry and self.entry + (f" ({named})" if named else "")]
+        if self.frame is not None:
+            places.append(f"frame {self.frame}" + (f" ({self.frame_name})" if self.frame_name else ""))
+        place = ", ".join(filter(None, places))
+        return f"{place}: {self.message}" if place else self.message
+
+
+class InvalidInputError(ValueError):
+    """
+    Annotations or predictions that cannot be used. The message lists the first 20 problems.
+
+    Attributes:
+        problems: All problems.
+    """
+
+    def __init__(self, problems: Sequence[Problem]):
         self.problems = list(problems)
         lines = [str(problem) for problem in self.problems[:MAX_LISTED]]
         if len(self.problems) > MAX_LISTED:
             lines.append(f"… and {len(self.problems) - MAX_LISTED} more")
         super().__init__("\n".join(lines))
 
-    def __reduce__(self):
+    def __reduce__(self):  # errors of worker processes are pickled
         return type(self), (self.problems,)
 
 
-__all__ = ["KINDS", "AnnotationError", "Problem"]
+class AnnotationError(InvalidInputError):
+    """Annotations that cannot be used; see [`InvalidInputError`]."""
+
+
+__all__ = ["KINDS", "AnnotationError", "InvalidInputError", "Problem"]

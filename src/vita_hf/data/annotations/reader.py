@@ -1,278 +1,364 @@
-"""Annotation files in YouTube-VIS's or COCO's form, turned video by video into rows, with every fault noted on the way.
+"""The reader of YouTube-VIS, OVIS and COCO annotation files, for training, evaluation, scoring and the checker alike.
 
-COCO is read as YouTube-VIS with videos of one frame. Both the readers and the checker go through here: what the checker
-calls an error is what a reader stops at.
+COCO is read as YouTube-VIS with videos of one frame. The reader checks everything except the content of the masks,
+which is read frame by frame where it is needed (see [`vita_hf.ops.rle.read_segmentation`]).
 """
 
 import json
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pycocotools import mask as mask_api
+from ...ops.rle import MAX_PIXELS
+from .problems import AnnotationError, InvalidInputError, Problem
+from .values import id_order, is_finite, is_id, is_integer, is_list, shorten, some
 
-from ...ops.rle import MAX_PIXELS, explain_corruption
-from ...scoring.validation import is_integer, shorten
-from .problems import AnnotationError, Problem
+FORMS = {
+    "ytvis": "an object with the list 'videos', as in YouTube-VIS and OVIS",
+    "coco": "an object with the list 'images', as in COCO",
+    "tracks": "a list of annotations",
+}
+OCCLUSION_LEVELS = ("no_occlusion", "slight_occlusion", "severe_occlusion")
+
+Id = int | str
 
 
-@dataclass(frozen=True)
-class AnnotationFile:
+class Annotation(NamedTuple):
     """
-    The tables of an annotation file, COCO's in YouTube-VIS's form.
+    One annotated object of a video of T frames.
 
     Attributes:
-        path: as given.
-        videos: `{"id", "height", "width", "file_names", "length"?}`, those with an id of their own.
-        annotations: by video id, in the file's order.
-        categories: names by id, by ascending id; empty where the file has none.
-        problems: of the file as a whole.
+        entry: The place in the file, like "annotations[3]".
+        id: The annotation's id, or None.
+        category_id: The category's id; see [`AnnotationFile.unknown_categories`].
+        is_crowd: Whether it stands for a crowd of objects.
+        segmentations: T times None, an RLE or polygons, as they are in the file.
+        boxes: T boxes or None, as they are in the file; None if the file has none.
+        areas: T areas in pixels or None; None if the file has none.
+        occlusion: T times one of `OCCLUSION_LEVELS` or None; None if the file has none.
     """
 
-    path: str
-    videos: list[dict[str, Any]]
-    annotations: dict[int, list[dict[str, Any]]]
-    categories: dict[int, str]
-    problems: list[Problem]
+    entry: str
+    id: Id | None
+    category_id: Id
+    is_crowd: bool
+    segmentations: list[Any]
+    boxes: list[Any] | None
+    areas: list[float | None] | None
+    occlusion: list[str | None] | None
 
 
-def read_annotation_file(path: str | os.PathLike, form: str) -> AnnotationFile:
+@dataclass
+class Video:
     """
-    Read the tables of an annotation file and join annotations with their videos.
+    One video, or an image as a video of one frame.
+
+    Attributes:
+        entry: The place in the file, like "videos[3]".
+        id: The id of the video or image.
+        height, width: The size of every frame in pixels.
+        length: The number of frames.
+        file_names: The frames' names; empty if the file has none.
+        annotations: The objects, in the file's order.
+    """
+
+    entry: str
+    id: Id
+    height: int
+    width: int
+    length: int
+    file_names: list[str]
+    annotations: list[Annotation] = field(default_factory=list)
+
+
+@dataclass
+class AnnotationFile:
+    """
+    The content of an annotation file.
+
+    Attributes:
+        path: The path of the file; None if the content was given.
+        form: "ytvis", "coco" or "tracks".
+        videos: Videos by id, in the file's order.
+        categories: Names by id, in ascending order of the ids; a category without a name is named by its id.
+        has_annotations: Whether the file has a table of annotations. Official validation files have none.
+        problems: Every problem but those of masks.
+    """
+
+    path: str | None
+    form: str
+    videos: dict[Id, Video] = field(default_factory=dict)
+    categories: dict[Id, str] = field(default_factory=dict)
+    has_annotations: bool = False
+    problems: list[Problem] = field(default_factory=list)
+
+    def unknown_categories(self, known: Collection[Id]) -> Iterator[Problem]:
+        """Yield a problem for every annotation whose category is not among the known ones."""
+        for video in self.videos.values():
+            for annotation in video.annotations:
+                key = annotation.category_id
+                if not is_id(key) or key not in known:
+                    message = f"`category_id` {shorten(key)}: expected one of {some(known)}"
+                    place = (self.path, annotation.entry, video.id, annotation.id)
+                    yield Problem("unknown-category", message, *place)
+
+
+def read_annotations(
+    source: str | os.PathLike | dict | list, form: str | Collection[str] | None = None
+) -> AnnotationFile:
+    """
+    Read and check the tables of an annotation file.
+
+    Problems of single entries are collected in the result, so that the caller decides which of them matter.
 
     Args:
-        path: the json file.
-        form: "ytvis" or "coco".
+        source: The path of a json file, or its content.
+        form: The form that is expected, or several: "ytvis" (YouTube-VIS, OVIS), "coco", or "tracks": only the list of
+            YouTube-VIS's annotations, from which sizes, lengths and categories are inferred. None: any of them.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        AnnotationError: it is not json, or lacks a table.
+        FileNotFoundError: if there is no such file.
+        AnnotationError: if the file is not json or not of an expected form.
+
+    Example:
+    ```python
+    >>> from vita_hf.data.annotations import read_annotations
+
+    >>> video = {"id": 1, "height": 4, "width": 4, "file_names": ["a.jpg", "b.jpg"]}
+    >>> track = {"id": 7, "video_id": 1, "category_id": 2, "segmentations": [None]}
+    >>> categories = [{"id": 2, "name": "cat"}]
+    >>> file = read_annotations({"videos": [video], "annotations": [track], "categories": categories})
+    >>> file.videos[1].length
+    2
+    >>> print(file.problems[0])
+    annotations[0] (video 1, annotation 7): `segmentations` has 1 entries, expected one for each of the 2 frames
+
+    ```
     """
-    path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f"no such annotation file: {path}")
-
-    def fail(message: str):
-        raise AnnotationError([Problem("malformed", message, path)]) from None
-
-    try:
-        content = json.loads(Path(path).read_bytes())
-    except ValueError as error:
-        fail(f"not json: {error}")
-    table, other = ("videos", "images") if form == "ytvis" else ("images", "videos")
-    if not isinstance(content, dict) or not isinstance(content.get(table), list):
-        hint = f"; it has {other!r}, is it of the other form?" if isinstance(content, dict) and other in content else ""
-        fail(f"expected an object with the list {table!r}, as in {'YouTube-VIS' if form == 'ytvis' else 'COCO'}{hint}")
-    # the official validation and test files have no annotations, or null
-    entries = content.get("annotations") or []
-    if not isinstance(entries, list) or not isinstance(content.get("categories", []), list):
-        fail("expected lists under 'annotations' and 'categories'")
-    if form == "coco":
-        videos = map(_image_as_video, content[table])
-        entries = map(_annotation_of_one_frame, entries)
+    if isinstance(source, (str, os.PathLike)):
+        path, content = os.fspath(source), load_json(source)
     else:
-        videos = content[table]
+        path, content = None, source
+    expected = FORMS if form is None else [form] if isinstance(form, str) else form
+    for candidate in expected:
+        table = {"ytvis": "videos", "coco": "images"}.get(candidate)
+        if is_list(content) if table is None else isinstance(content, dict) and is_list(content.get(table)):
+            return _TableReader(path, candidate).read(content)
+    got = f"an object with {some(content)}" if isinstance(content, dict) else type(content).__name__
+    message = f"expected {', or '.join(FORMS[candidate] for candidate in expected)}; got {got}"
+    raise AnnotationError([Problem("malformed", message, path)])
 
-    problems: list[Problem] = []
-    categories = _read_categories(content.get("categories", []), path, problems)
-    kept: dict[int, dict] = {}
-    for index, video in enumerate(videos):
-        key = video.get("id") if isinstance(video, dict) else None
-        if not is_integer(key):
-            problems.append(Problem("malformed", f"{table}[{index}]: expected an integer id, got {shorten(key)}", path))
-        elif key in kept:
-            problems.append(Problem("duplicate-id", f"{table}[{index}]: an earlier entry has the same id", path, key))
+
+def load_json(path: str | os.PathLike, error: type[InvalidInputError] = AnnotationError) -> Any:
+    """
+    Load a json file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        InvalidInputError: if the file is not json; an error of the given type.
+    """
+    content = Path(path).read_bytes()
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as reason:
+        message = f"the file is not json: {reason}" if content.strip() else "the file is empty, expected json"
+        raise error([Problem("malformed", message, os.fspath(path))]) from None
+
+
+class _TableReader:
+    """Fills an [`AnnotationFile`] table by table."""
+
+    def __init__(self, path: str | None, form: str):
+        self.file = AnnotationFile(path, form)
+        self.video_table = "images" if form == "coco" else "videos"
+        self.broken_videos: set[Id] = set()
+        self.annotation_ids: set[Id] = set()
+
+    def note(self, kind: str, message: str, *place: Any) -> None:
+        self.file.problems.append(Problem(kind, message, self.file.path, *place))
+
+    def read(self, content: Any) -> AnnotationFile:
+        if self.file.form == "tracks":
+            content = _infer_tables(content)
+        elif not content[self.video_table]:
+            self.note("malformed", f"`{self.video_table}`: expected a list of at least one, got []")
+        for name in ("categories", "annotations"):
+            if not is_list(content.get(name) or []):
+                self.note("malformed", f"`{name}`: expected a list, got {shorten(content[name])}")
+                raise AnnotationError(self.file.problems)
+        self.file.has_annotations = content.get("annotations") is not None
+        videos, annotations = content[self.video_table], content.get("annotations") or ()
+        if self.file.form == "coco":
+            videos, annotations = map(_image_as_video, videos), map(_object_as_track, annotations)
+        for index, entry in enumerate(content.get("categories") or ()):
+            self.read_category(f"categories[{index}]", entry)
+        self.file.categories = dict(sorted(self.file.categories.items(), key=lambda item: id_order(item[0])))
+        for index, entry in enumerate(videos):
+            self.read_video(f"{self.video_table}[{index}]", entry)
+        for index, entry in enumerate(annotations):
+            self.read_annotation(f"annotations[{index}]", entry)
+        return self.file
+
+    def read_category(self, place: str, entry: Any) -> None:
+        key, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
+        if not is_id(key):
+            self.note("malformed", f"expected an object with an `id`, got {shorten(entry)}", place)
+            return
+        if key in self.file.categories:
+            self.note("duplicate-id", f"an earlier category has the id {shorten(key)}", place)
+            return
+        self.check_id_type(key, place)
+        if not isinstance(name, str):
+            self.note("category-name", f"`name`: expected a string, got {shorten(name)}", place)
+        elif name in self.file.categories.values():
+            self.note("category-name", f"an earlier category has the name {name!r}", place)
+        self.file.categories[key] = str(key if name is None else name)
+
+    def read_video(self, place: str, entry: Any) -> None:
+        key = entry.get("id") if isinstance(entry, dict) else None
+        if not is_id(key):
+            self.note("malformed", f"expected an object with an `id`, got {shorten(entry)}", place)
+            return
+        if key in self.file.videos or key in self.broken_videos:
+            self.note("duplicate-id", f"an earlier entry of `{self.video_table}` has the same id", place, key)
+            return
+        self.check_id_type(key, place, key)
+        names, length = entry.get("file_names") or [], entry.get("length")
+        if problem := _check_video(names, length, entry):
+            self.note("malformed", problem, place, key)
+            self.broken_videos.add(key)
+            return
+        if not names:
+            self.note("frame-names", f"expected the names of the frames, got {shorten(names)}", place, key)
+        elif length not in (None, len(names)):
+            self.note("length", f"`length` is {shorten(length)}, but it names {len(names)} frames", place, key)
+        size = int(entry["height"]), int(entry["width"])
+        self.file.videos[key] = Video(place, key, *size, len(names) or int(length), list(names))
+
+    def read_annotation(self, place: str, entry: Any) -> None:
+        if not isinstance(entry, dict):
+            self.note("malformed", f"expected an object, got {shorten(entry)}", place)
+            return
+        key, owner = entry.get("id"), entry.get("video_id")
+        video = self.file.videos.get(owner) if is_id(owner) else None
+        if video is None:
+            if not (is_id(owner) and owner in self.broken_videos):  # the video itself is reported
+                what = "video of known size" if self.file.form == "tracks" else self.video_table[:-1]
+                self.note("unknown-video", f"the file has no {what} with this id", place, owner, key)
+            return
+        self.check_annotation_id(key, place, video.id)
+        crowd = entry.get("iscrowd")
+        if crowd not in (None, 0, 1):
+            self.note("malformed", f"`iscrowd`: expected 0 or 1, got {shorten(crowd)}", place, video.id, key)
+        columns = {name: entry.get(name) for name in ("segmentations", "bboxes", "areas", "occlusion")}
+        is_usable = True
+        for name, values in columns.items():
+            if problem := _check_column(name, values, video.length):
+                self.note(*problem, place, video.id, key)
+                columns[name] = None
+                is_usable &= problem[0] == name
+        if is_usable:
+            annotation = Annotation(place, key, entry.get("category_id"), crowd == 1, *columns.values())
+            video.annotations.append(annotation)
+
+    def check_annotation_id(self, key: Any, place: str, video_id: Id) -> None:
+        if key is None:
+            self.note("id", "expected an integer `id`, got None", place, video_id)
+        elif not is_id(key):
+            self.note("malformed", f"`id`: expected an integer, got {shorten(key)}", place, video_id)
+        elif key in self.annotation_ids:
+            self.note("duplicate-id", "an earlier annotation has the same id", place, video_id, key)
         else:
-            kept[key] = video
-    annotations: dict[int, list] = {key: [] for key in kept}
-    for index, entry in enumerate(entries):
-        owner = entry.get("video_id") if isinstance(entry, dict) else None
-        if is_integer(owner) and owner in annotations:
-            annotations[owner].append(entry)
-        else:
-            message = f"annotations[{index}]: the file has no {table[:-1]} with this id"
-            key = entry.get("id") if isinstance(entry, dict) else None
-            problems.append(Problem("unknown-video", message, path, shorten(owner), key))
-    return AnnotationFile(path, list(kept.values()), annotations, categories, problems)
+            self.annotation_ids.add(key)
+            self.check_id_type(key, place, video_id, key)
+        if key == 0:
+            message = "id 0 is read as 'unmatched' by the official scorers: number annotations from 1"
+            self.note("zero-id", message, place, video_id, key)
+
+    def check_id_type(self, key: Id, *place: Any) -> None:
+        if isinstance(key, str) or not -(1 << 63) <= key < 1 << 63:
+            self.note("id", f"`id`: expected an integer of 64 bits, got {shorten(key)}", *place)
+
+
+def _check_video(names: Any, length: Any, entry: dict[str, Any]) -> str | None:
+    """Return what is wrong with the fields of a video."""
+    size: list[Any] = [entry.get("height"), entry.get("width")]
+    if not is_list(names) or not all(isinstance(name, str) and name for name in names):
+        return f"`file_names`: expected the names of the frames, got {shorten(names)}"
+    if not all(is_integer(side) and side > 0 for side in size):
+        return f"expected positive integers [height, width], got {shorten(size)}"
+    if math.prod(size) > MAX_PIXELS:
+        return f"frames of more than {MAX_PIXELS} pixels cannot be read, got [height, width] = {shorten(size)}"
+    if not names and not (is_integer(length) and length > 0):
+        return f"expected `file_names`, or `length` as a positive integer, got {shorten(length)}"
+    return None
+
+
+def _check_column(name: str, values: Any, length: int) -> tuple[str, str] | None:
+    """Return the kind and the message of a problem in a field that has one entry for each frame."""
+    if values is None and name != "segmentations":
+        return None
+    kind = name if name in ("areas", "occlusion") else None  # these matter to scoring only
+    if not is_list(values):
+        return kind or "malformed", f"`{name}`: expected a list with one entry for each frame, got {shorten(values)}"
+    if len(values) != length:
+        return kind or "length", f"`{name}` has {len(values)} entries, expected one for each of the {length} frames"
+    if name == "areas":
+        expected = "numbers >= 0"
+        wrong = [area for area in values if area is not None and not (is_finite(area) and area >= 0)]
+    elif name == "occlusion":
+        expected = f"one of {some(OCCLUSION_LEVELS)}"
+        wrong = [level for level in values if level is not None and level not in OCCLUSION_LEVELS]
+    else:
+        return None
+    return (name, f"`{name}`: expected {expected} or null, got {shorten(wrong[0])}") if wrong else None
 
 
 def _image_as_video(image: Any) -> Any:
     if not isinstance(image, dict):
         return image
-    return {**image, "file_names": [image.get("file_name")]}
+    name = image.get("file_name")
+    return {**image, "length": 1, "file_names": [] if name is None else [name]}
 
 
-def _annotation_of_one_frame(entry: Any) -> Any:
+def _object_as_track(entry: Any) -> Any:
     if not isinstance(entry, dict):
         return entry
-    track = {"id": entry.get("id"), "video_id": entry.get("image_id"), "category_id": entry.get("category_id")}
-    track |= {"iscrowd": entry.get("iscrowd", 0), "segmentations": [entry.get("segmentation")]}
-    if "bbox" in entry:
-        track["bboxes"] = [entry["bbox"]]
+    track = {name: entry.get(name) for name in ("id", "category_id", "iscrowd")}
+    track |= {"video_id": entry.get("image_id"), "segmentations": [entry.get("segmentation")]}
+    for name, plural in (("bbox", "bboxes"), ("area", "areas")):
+        if name in entry:
+            track[plural] = [entry[name]]
     return track
 
 
-def _read_categories(entries: list, path: str, problems: list[Problem]) -> dict[int, str]:
-    names: dict[int, str] = {}
-    for index, entry in enumerate(entries):
-        key, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
-        where = f"categories[{index}]"
-        if not is_integer(key) or not isinstance(name, str):
-            message = f"{where}: expected an integer id and a name, got {shorten(entry)}"
-            problems.append(Problem("malformed", message, path))
-        elif key in names or name in names.values():
-            message = f"{where}: an earlier category has the id {key} or the name {name!r} too"
-            problems.append(Problem("duplicate-id", message, path))
-        else:
-            names[key] = name
-    return dict(sorted(names.items()))
+def _infer_tables(annotations: Iterable[Any]) -> dict[str, Any]:
+    """Infer videos and categories from annotations; leave out the videos whose size is unknown."""
+    videos: dict[Id, dict] = {}
+    categories: dict[Id, dict] = {}
+    for entry in annotations:
+        if not isinstance(entry, dict):
+            continue
+        key, category, masks = (entry.get(name) for name in ("video_id", "category_id", "segmentations"))
+        if is_id(category):
+            categories[category] = {"id": category}
+        if is_id(key) and key not in videos and is_list(masks) and masks:
+            height, width = infer_size(masks) or (entry.get("height"), entry.get("width"))
+            if height and width:
+                videos[key] = {"id": key, "height": height, "width": width, "length": len(masks)}
+    return {"videos": [*videos.values()], "categories": [*categories.values()], "annotations": annotations}
 
 
-class RowMaker:
-    """
-    Turns videos of an annotation file into rows of [`schema.VIDEO_FEATURES`].
-
-    Args:
-        file: the tables.
-        labels: the class index of each known category id; `None` for categories that are to be dropped.
-        images: the folder that frame names are relative to.
-    """
-
-    def __init__(self, file: AnnotationFile, labels: Mapping[int, int | None], images: str):
-        self.file = file
-        self.labels = labels
-        self.images = images
-        self.annotation_ids: set[int] = set()
-
-    def row(self, video: dict[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
-        """
-        One video's row, and what is wrong with it. The row is of use for training only if none of the problems is an
-        error; it is empty where its frames or their size are not known, and then its annotations are not looked at. Nor
-        are the masks of annotations without one for every frame.
-
-        Where `bboxes` is there, an object is in a frame only if both its box and its segmentation are, as in the
-        reference; files without any `bboxes` (own data) are read by their segmentations alone.
-        """
-        problems = self._check_video(video)
-        if any(problem.kind == "malformed" for problem in problems):
-            return {}, problems
-        names, size = video["file_names"], (video["height"], video["width"])
-        instances = []
-        for entry in self.file.annotations[video["id"]]:
-
-            def note(kind: str, message: str, frame: int | None = None, entry=entry):
-                name = None if frame is None else names[frame]
-                problems.append(Problem(kind, message, self.file.path, video["id"], entry.get("id"), frame, name))
-
-            label = self._check_annotation(entry, note)
-            if self._check_lengths(entry, len(names), note):
-                segmentations = self._segmentations(entry, size, note)
-                if label is not None:
-                    instance = {"id": entry.get("id"), "label": label, "iscrowd": bool(entry.get("iscrowd", 0))}
-                    instances.append({**instance, "segmentations": segmentations})
-        row = {"video_id": video["id"], "height": size[0], "width": size[1], "instances": instances}
-        return {**row, "frames": [os.path.join(self.images, name) for name in names]}, problems
-
-    def _check_video(self, video: dict[str, Any]) -> list[Problem]:
-        def fault(kind: str, message: str) -> list[Problem]:
-            return [Problem(kind, message, self.file.path, video["id"])]
-
-        names, size = video.get("file_names"), [video.get("height"), video.get("width")]
-        if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
-            return fault("malformed", f"expected the names of its frames, got {shorten(names)}")
-        if not all(is_integer(side) and side > 0 for side in size) or math.prod(size) > MAX_PIXELS:
-            return fault("malformed", f"expected positive integers [height, width], got {shorten(size)}")
-        if video.get("length", len(names)) != len(names):
-            return fault("length", f"length is {shorten(video['length'])}, but it names {len(names)} frames")
-        return []
-
-    def _check_annotation(self, entry: dict[str, Any], note) -> int | None:
-        """Note what is wrong with it as a whole; returns its class, -1 for none, `None` if it is to be dropped."""
-        key, category = entry.get("id"), entry.get("category_id")
-        if not is_integer(key):
-            note("malformed", f"expected an integer id, got {shorten(key)}")
-        elif key in self.annotation_ids:
-            note("duplicate-id", "an earlier annotation has the same id")
-        else:
-            self.annotation_ids.add(key)
-        if entry.get("iscrowd", 0) not in (0, 1):
-            note("malformed", f"iscrowd: expected 0 or 1, got {shorten(entry['iscrowd'])}")
-        if not is_integer(category) or category not in self.labels:
-            note("unknown-category", f"category {shorten(category)}, expected one of {_some(self.labels)}")
-            return -1
-        return self.labels[category]
-
-    def _check_lengths(self, entry: dict[str, Any], length: int, note) -> bool:
-        """Note where it has not one entry a frame; returns whether it has."""
-        fine = True
-        for field in ("segmentations", "bboxes"):
-            values = entry.get(field)
-            if values is None and field == "bboxes":
-                continue
-            if not isinstance(values, list):
-                note("malformed", f"{field}: expected a list with an entry a frame, got {shorten(values)}")
-                fine = False
-            elif len(values) != length:
-                note("length", f"{field} has {len(values)} entries, expected one for each of the {length} frames")
-                fine = False
-        return fine
-
-    def _segmentations(self, entry: dict[str, Any], size: tuple[int, int], note) -> list[dict[str, Any] | None]:
-        segmentations = entry["segmentations"]
-        boxes = entry.get("bboxes") or [True] * len(segmentations)
-        found = []
-        for frame, (segmentation, box) in enumerate(zip(segmentations, boxes)):
-            if not segmentation or not box:
-                found.append(None)
-            elif isinstance(segmentation, dict):
-                counts = _read_rle(segmentation, size, lambda kind, message, frame=frame: note(kind, message, frame))
-                found.append(None if counts is None else {"rle": counts, "polygons": None})
-            elif isinstance(segmentation, list):
-                polygons = [polygon for polygon in segmentation if _is_polygon(polygon)]
-                for index, polygon in enumerate(segmentation) if len(polygons) < len(segmentation) else ():
-                    if not _is_polygon(polygon):
-                        expected = "expected [x0, y0, …] of at least three points"
-                        note("polygon", f"polygon {index}: {expected}, got {shorten(polygon)}", frame)
-                found.append({"rle": None, "polygons": polygons} if polygons else None)
-            else:
-                note("malformed", f"expected null, an RLE or polygons, got {shorten(segmentation)}", frame)
-                found.append(None)
-        return found
+def infer_size(segmentations: Iterable[Any]) -> list[int] | None:
+    """Return [height, width] of a track's first RLE; None if it has none."""
+    for segmentation in segmentations:
+        size = segmentation.get("size") if isinstance(segmentation, dict) else None
+        if is_list(size) and len(size) == 2 and all(is_integer(side) and side > 0 for side in size):
+            return list(size)
+    return None
 
 
-def _read_rle(segmentation: dict[str, Any], size: tuple[int, int], note) -> str | None:
-    counts = segmentation.get("counts")
-    if segmentation.get("size") != [*size]:
-        got = shorten(segmentation.get("size"))
-        note("rle-size", f"the RLE is of size {got}, its video [height, width] = {[*size]}")
-        return None
-    if isinstance(counts, str):
-        return counts
-    if not isinstance(counts, list):
-        note("malformed", f"RLE counts: expected a string or a list of run lengths, got {shorten(counts)}")
-        return None
-    # pycocotools checks nothing here. A glance first: there may be 100,000 of these.
-    if {*map(type, counts)} != {int} or min(counts) < 0 or sum(counts) != math.prod(size):
-        note("rle-corrupt", explain_corruption(counts, math.prod(size)) or "corrupt RLE: no run lengths")
-        return None
-    return mask_api.frPyObjects({"size": [*size], "counts": counts}, *size)["counts"].decode("ascii")
-
-
-def _is_polygon(polygon: Any) -> bool:
-    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-        return False
-    try:
-        return math.isfinite(sum(polygon))  # also says no to what is no number
-    except TypeError:
-        return False
-
-
-def _some(values) -> str:
-    values = [str(value) for value in values]
-    return ", ".join(values[:10]) + (f", … ({len(values)})" if len(values) > 10 else "")
-
-
-__all__ = ["AnnotationFile", "RowMaker", "read_annotation_file"]
+__all__ = ["Annotation", "AnnotationFile", "Video", "infer_size", "load_json", "read_annotations"]

@@ -6,7 +6,7 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 from ...ops.rle import RleError, decode
-from ..rows import BrokenSampleError
+from ..frames import BrokenSampleError
 from .transforms import Transform
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from datasets import IterableDataset
 
-from ..rows import has_objects
+from ..schema import has_objects
 
 
 class RowStream(Iterator[dict[str, Any]]):

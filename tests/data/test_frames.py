@@ -11,8 +11,9 @@ from PIL import Image
 
 from helpers.annotation_files import HEIGHT, SQUARE, WIDTH, compressed, make_ytvis, random_mask, write
 from vita_hf.data.clips.masks import frame_masks
-from vita_hf.data.rows import BrokenSampleError, decode_frame, has_objects
-from vita_hf.data.ytvis import read_ytvis
+from vita_hf.data.frames import BrokenSampleError, decode_frame
+from vita_hf.data.readers import read_ytvis
+from vita_hf.data.schema import has_objects
 
 ROW = {"video_id": 7, "height": HEIGHT, "width": WIDTH}
 

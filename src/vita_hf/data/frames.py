@@ -1,0 +1,65 @@
+"""Decode single frames of a dataset row, with errors that name the broken file."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import Image, ImageOps
+
+
+class BrokenSampleError(ValueError):
+    """
+    A frame or a mask that cannot be used. It stops training or, with `--skip-broken`, costs the video.
+
+    Attributes:
+        kind: "frame-missing", "frame-unreadable", "frame-size" or "rle-corrupt", as in [`annotations.KINDS`].
+        video_id: The row's `video_id`.
+        file: The path of the frame, or its name if the row embeds the image; for masks the annotation's id.
+        reason: What was found and what was expected.
+    """
+
+    def __init__(self, kind: str, video_id: int, file: str, reason: str):
+        self.kind, self.video_id, self.file, self.reason = kind, video_id, file, reason
+        super().__init__(f"video {video_id}, {file}: {reason}")
+
+    def __reduce__(self):  # errors of worker processes are pickled
+        return type(self), (self.kind, self.video_id, self.file, self.reason)
+
+
+def decode_frame(frame: Mapping[str, Any], row: Mapping[str, Any]) -> Image.Image:
+    """
+    Decode one frame of a row; opens its file and no other.
+
+    Args:
+        frame: One of the row's `frames`: `{"path", "bytes"}`.
+        row: A dataset row; only `video_id`, `height` and `width` are read.
+
+    Returns:
+        The RGB image in the row's size, turned upright by its EXIF orientation as in the reference.
+
+    Raises:
+        BrokenSampleError: if the file is missing, is not a complete image, or has another size.
+    """
+    content, path = frame["bytes"], frame["path"]
+    name = path if content is None else f"{path or 'frame'} (embedded)"
+
+    def broken(kind: str, reason: str) -> BrokenSampleError:
+        return BrokenSampleError(kind, row["video_id"], str(name), reason)
+
+    try:
+        with Image.open(path if content is None else io.BytesIO(content)) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+    except FileNotFoundError:
+        raise broken("frame-missing", "no such file") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files make Pillow raise almost anything, even TypeError and struct.error
+        raise broken("frame-unreadable", f"can't be decoded as an image: {error}") from error
+    size = (row["height"], row["width"])
+    if (image.height, image.width) != size:
+        reason = f"is {image.height}×{image.width}, expected its video's height×width, {size[0]}×{size[1]}"
+        raise broken("frame-size", reason)
+    return image
+
+
+__all__ = ["BrokenSampleError", "decode_frame"]
