@@ -5,8 +5,7 @@ full (1/4) resolution after every layer of the masked decoder and of the object 
 are made from them, matching and losses look at them. Both draw the same points, and their losses are checked to be
 equal. "transformers-like baseline" also writes all attention weights out, and matches with transformers' own cost
 functions, as it and the original do. Deformable attention is transformers' `grid_sample` implementation
-("transformers"), or one of this package's ("pytorch", and "cpp" or "cuda"). With "cpp" this package's matching is in
-C++, too; the baselines', whose masks have another layout, is always in PyTorch's operations.
+("transformers"), or one of this package's ("pytorch", and "cpp" or "cuda").
 
 Steps of all variants take turns in one process; reported are medians. Peak memory is that above what is there before
 the step: weights, gradients and AdamW's state, and for "after the pixel decoder" its outputs. On the CPU it is measured
@@ -26,7 +25,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
@@ -44,25 +43,23 @@ from transformers.models.mask2former.modeling_mask2former import (
 
 from benchmark_inference import peak_memory
 from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation, loss_vita, modeling_detector
-from vita_hf.loss_vita import Matched, Matches, SetCriterion, Targets, matching_costs, sample_matching_points
+from vita_hf.loss_matching import Matches, assign, matching_costs, sum_masks_at_points
+from vita_hf.loss_targets import Targets
+from vita_hf.loss_vita import SetCriterion, sample_matching_points
 from vita_hf.modeling_detector import VitaMaskedDecoder
-from vita_hf.ops.mask_matching import MaskPointSums, sum_samples
-from vita_hf.ops.point_samples import mask_point_values
 
 PARTS = {"after": "after the pixel decoder", "step": "whole step"}
 
 
 def variants(part: str, device: torch.device) -> tuple[tuple[str, str], ...]:
-    """(model, operators). After the pixel decoder these differ in matching only, and on the CPU only."""
-    kernel = "cuda" if device.type == "cuda" else "cpp"
-    both = ("pytorch", kernel)
+    """Pairs of a model and its deformable attention, which does not matter after the pixel decoder."""
     if part == "after":
-        ours = both if kernel == "cpp" else ("pytorch",)
-        return (("baseline", "pytorch"), ("transformers-like baseline", "pytorch"), *(("vita-hf", of) for of in ours))
+        return tuple((model, "pytorch") for model in ("baseline", "transformers-like baseline", "vita-hf"))
+    both = ("pytorch", "cuda" if device.type == "cuda" else "cpp")
     return (
         ("transformers-like baseline", "transformers"),
-        *(("baseline", of) for of in ("transformers", *both)),
-        *(("vita-hf", of) for of in both),
+        *(("baseline", attention) for attention in ("transformers", *both)),
+        *(("vita-hf", attention) for attention in both),
     )
 
 
@@ -93,8 +90,9 @@ class DenseCriterion(SetCriterion):
         self.predicted = decoder.masks if self.name == "detector" else []
 
     def all_masks(self, embeddings: Tensor) -> Tensor:  # (I, Q, Cm) → (I, T, Q, H/4, W/4)
-        embeddings = embeddings.unflatten(0, (-1, len(self.features)))
-        return torch.einsum("lbqc,btcs->lbtqs", embeddings, self.features).flatten(0, 1).unflatten(-1, self.size)
+        embeddings = embeddings.unflatten(0, (-1, len(self.mask_features)))
+        masks = torch.einsum("lbqc,btcs->lbtqs", embeddings, self.mask_features)
+        return masks.flatten(0, 1).unflatten(-1, self.size)
 
     def __call__(self, class_logits, mask_embeddings, *args):
         masks = [masks[:, None] for masks in self.predicted]
@@ -106,29 +104,21 @@ class DenseCriterion(SetCriterion):
         points = sample_matching_points(len(masks), self.config.train_num_points, masks.device)
         costs = []
         for item in range(len(masks)):
-            target = item % len(self.targets)
-            targets = self.targets[target : target + 1]
+            row = item % len(self.targets)
+            targets = self.targets[row : row + 1]
             costs.append(self.costs(class_logits[item], masks[item], targets, points[item : item + 1]))
-        matches = loss_vita.assign(costs, self.name)
-        (matched_masks,) = self.matched_masks([masks], [Matched.of(matches, self.targets)])
+        matches = Matches.from_pairs(assign(costs, self.name), self.targets)
+        (matched_masks,) = self.predict_matched_masks([masks], [matches])
         return matches, matched_masks
 
     def costs(self, class_logits: Tensor, masks: Tensor, targets: Targets, points: Tensor) -> np.ndarray:
-        """Of one item, from `(Q, K+1)`, `(T, Q, H/4, W/4)` and `(1, P, 2)`."""
-        where = points.expand(len(targets.masks), -1, -1)
-        inside = [mask_point_values(marked, where) for marked in targets.masks.unbind(1)]
-        sums = [
-            sum_samples(sample_point(frame[None], points, align_corners=False), marked[None])
-            for frame, marked in zip(masks, inside)
-        ]
-        softplus, sigmoid, *products = map(sum, zip(*sums))
-        sums = MaskPointSums(softplus, sigmoid, *(product[0].T for product in products), sum(inside).sum(1))
-        num_points = len(masks) * points.shape[1]
-        (costs,) = matching_costs(class_logits[None], sums, num_points, targets, self.config)
+        """Costs of one item from `(Q, K+1)`, `(T, Q, H/4, W/4)` and `(1, P, 2)`."""
+        sums = sum_masks_at_points(masks.flatten(2).mT[None], self.size, points, targets)
+        (costs,) = matching_costs(self.config, class_logits[None], sums, len(masks) * points.shape[1], targets)
         return costs
 
-    def matched_masks(self, masks: Sequence[Tensor], matched: Sequence[Matched]) -> list[Tensor]:
-        return [of.transpose(1, 2)[found.items, found.queries] for of, found in zip(masks, matched)]
+    def predict_matched_masks(self, masks: Sequence[Tensor], matches: Sequence[Matches]) -> list[Tensor]:
+        return [layer.select(all_masks.transpose(1, 2)) for all_masks, layer in zip(masks, matches)]
 
 
 class TransformersCriterion(DenseCriterion):
@@ -230,7 +220,7 @@ def as_baseline(model: VitaForVideoInstanceSegmentation) -> VitaForVideoInstance
 
 
 @contextmanager
-def installed(model: VitaForVideoInstanceSegmentation, attention: str) -> Iterator[None]:
+def installed(model: VitaForVideoInstanceSegmentation, attention: str) -> Generator[None]:
     """The model's criterion and the deformable attention, for as long as the context lasts."""
     decoder = model.model.transformer_module.decoder
     criterion = None

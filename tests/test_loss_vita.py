@@ -5,10 +5,10 @@ from scipy.optimize import linear_sum_assignment
 
 from helpers.backends import needs_gpu
 from helpers.models import labels, tiny_model
-from vita_hf import loss_vita
+from vita_hf import loss_points, loss_vita
+from vita_hf.loss_matching import Matches, assign, matching_costs, sum_masks_at_points
+from vita_hf.loss_targets import Targets, find_instance_presence
 from vita_hf.loss_vita import count_loss_normalizers, sample_uncertain_points
-from vita_hf.ops import point_samples
-from vita_hf.ops.mask_matching import mask_point_sums
 
 
 def fixed_points(monkeypatch):
@@ -77,16 +77,14 @@ def test_not_finite_costs_are_an_error_that_says_where():
 
 @pytest.mark.parametrize("elements", [1, 2**20])
 def test_the_item_whose_costs_are_not_finite_is_named(elements, monkeypatch):
-    monkeypatch.setattr(point_samples, "chunk_elements", lambda device: elements)  # one by one, or together
+    monkeypatch.setattr(loss_points, "chunk_elements", lambda device: elements)  # one by one, or together
     video = torch.randn(1, 3, 3, 64, 64)
     video[0, 2] = float("nan")
     with pytest.raises(ValueError, match="detector, item 2: the matching cost"):
         tiny_model()(video, **labels(1, 3, 64, 64))
 
 
-@pytest.mark.parametrize("kernels", ["auto", "pytorch"])
-def test_losses_do_not_depend_on_the_default_dtype(kernels, monkeypatch):
-    monkeypatch.setenv("VITA_HF_KERNELS", kernels)
+def test_losses_do_not_depend_on_the_default_dtype(monkeypatch):
     points = torch.rand(1, 64, 2)
     monkeypatch.setattr(loss_vita, "sample_uncertain_points", lambda logits, *_: points.expand(logits.shape[0], -1, -1))
     model, video, given = tiny_model().train(), torch.randn(1, 2, 3, 64, 64), labels(1, 2, 64, 64)
@@ -114,9 +112,9 @@ def test_matching_costs_by_definition():
     ).view(1, -1, 2)
     class_logits, mask_logits = torch.randn(2, 5, 8), torch.randn(2, frames, 5, height, width) * 3
     masks, labels = torch.rand(5, frames, height, width) > 0.5, torch.tensor([2, 6, 0, 3, 1])
-    targets = loss_vita.Targets(labels, masks, torch.tensor([0, 1, 0, 1, 2]), [2, 3])
-    sums = mask_point_sums(mask_logits.flatten(3).mT, (height, width), grid.expand(2, -1, -1), masks, targets.counts)
-    costs = loss_vita.matching_costs(class_logits, sums, frames * height * width, targets, config)
+    targets = Targets(labels, masks, torch.tensor([0, 1, 0, 1, 2]), [2, 3])
+    sums = sum_masks_at_points(mask_logits.flatten(3).mT, (height, width), grid.expand(2, -1, -1), targets)
+    costs = matching_costs(config, class_logits, sums, frames * height * width, targets)
     for item, cost in enumerate(costs):
         target = targets[item : item + 1]
         assert cost.shape == (5, (2, 3)[item])
@@ -132,19 +130,16 @@ def test_matching_costs_by_definition():
 
 
 @pytest.mark.parametrize("elements", [1, 20_000])
-@pytest.mark.parametrize("kernels", ["auto", "pytorch"])
-def test_items_matched_together_or_apart_are_the_same(kernels, elements, monkeypatch):
+def test_items_matched_together_or_apart_are_the_same(elements, monkeypatch):
     """How many items fit into a chunk changes no cost; they differ in their targets and in their points."""
-    monkeypatch.setenv("VITA_HF_KERNELS", kernels)
     model, video = tiny_model().train(), torch.randn(2, 2, 3, 64, 64)
     given = labels(1, 2, 64, 64), labels(1, 2, 64, 64, instances=1)
     given = {key: given[0][key] + given[1][key] for key in given[0]}
     costs: list[list[torch.Tensor]] = []
-    assign = loss_vita.assign
     monkeypatch.setattr(loss_vita, "assign", lambda items, *args: costs.append(items) or assign(items, *args))
 
     def run(elements: int):
-        monkeypatch.setattr(point_samples, "chunk_elements", lambda device: elements)
+        monkeypatch.setattr(loss_points, "chunk_elements", lambda device: elements)
         torch.manual_seed(2)
         costs.clear()
         return model(video, **given).loss, [item for items in costs for item in items]
@@ -159,9 +154,9 @@ def test_items_matched_together_or_apart_are_the_same(kernels, elements, monkeyp
 def test_assign_is_optimal_for_any_shape():
     for queries, instances in ((5, 3), (3, 5), (4, 0), (1, 1)):
         cost = np.random.default_rng(queries).normal(size=(queries, instances))
-        ((rows, columns),) = loss_vita.assign([cost], "test")
-        wanted = linear_sum_assignment(cost)
-        assert np.array_equal(rows, wanted[0]) and np.array_equal(columns, wanted[1])
+        ((rows, columns),) = assign([cost], "test")
+        expected = linear_sum_assignment(cost)
+        assert np.array_equal(rows, expected[0]) and np.array_equal(columns, expected[1])
 
 
 def test_uncertain_points_are_the_least_certain_of_those_drawn(monkeypatch):
@@ -181,34 +176,35 @@ def test_uncertain_points_are_the_least_certain_of_those_drawn(monkeypatch):
 @pytest.mark.parametrize("elements", [1, 2**20])
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 def test_matching_gives_the_masks_of_the_matched_queries(device, elements, monkeypatch):
-    monkeypatch.setattr(point_samples, "chunk_elements", lambda device: elements)
+    monkeypatch.setattr(loss_points, "chunk_elements", lambda device: elements)
     groups, frames, queries, channels, height, width = 2, 3, 6, 5, 8, 12
     config = tiny_model().config
     features = torch.randn(groups, frames, channels, height, width, device=device)
     masks = torch.rand(5, frames, height, width, device=device) > 0.5
     label, ids = torch.tensor([[2, 6, 0, 3, 1], [0, 1, 0, 1, 2]], device=device)
-    targets = loss_vita.Targets(label, masks, ids, [2, 3])
+    targets = Targets(label, masks, ids, [2, 3])
     one = torch.ones((), device=device)
     criterion = loss_vita.SetCriterion(config, features, targets, 0.1, one, one, "test")
     embeddings = torch.randn(2 * groups, queries, channels, device=device)  # of two layers
-    matches, matched = criterion.match(torch.randn(2 * groups, queries, 8, device=device), embeddings)
-    wanted = [
+    matches, matched_masks = criterion.match(torch.randn(2 * groups, queries, 8, device=device), embeddings)
+    expected = [
         torch.einsum("c,tchw->thw", embeddings[item, query], features[item % groups])
-        for item, (found, _) in enumerate(matches)
-        for query in found
+        for item, query in zip(matches.items.tolist(), matches.queries.tolist())
     ]
-    assert [len(found) for found, _ in matches] == [2, 3, 2, 3]
-    torch.testing.assert_close(matched, torch.stack(wanted))
+    assert matches.counts == [2, 3, 2, 3]
+    assert sorted(matches.targets[:2].tolist()) == [0, 1] and sorted(matches.targets[-3:].tolist()) == [2, 3, 4]
+    torch.testing.assert_close(matched_masks, torch.stack(expected))
 
 
 def test_similarity_by_definition():
     frames, videos = torch.randn(1, 1, 2, 3, 4), torch.randn(1, 1, 3, 4)
     ids, clip_ids = torch.tensor([0, 1, 1]), torch.tensor([0, 1])
-    frame_targets = loss_vita.Targets(ids, torch.empty(0), ids, [2, 1])
-    clip = loss_vita.Targets(clip_ids, torch.empty(0), clip_ids, [2])
-    frame_matches = [[(np.array([0, 2]), np.array([1, 0])), (np.array([1]), np.array([0]))]]
-    video_matches = [(np.array([0, 1]), np.array([0, 1]))]
-    loss = loss_vita.similarity_loss(frames, videos, frame_matches, video_matches, clip, frame_targets)
+    frame_targets = Targets(ids, torch.empty(0), ids, [2, 1])
+    clip = Targets(clip_ids, torch.empty(0), clip_ids, [2])
+    frame_pairs = [(np.array([0, 2]), np.array([1, 0])), (np.array([1]), np.array([0]))]
+    frame_matches = Matches.from_pairs(frame_pairs, frame_targets)
+    video_matches = Matches.from_pairs([(np.array([0, 1]), np.array([0, 1]))], clip)
+    loss = loss_vita.similarity_loss(frames, videos, [frame_matches], video_matches, clip, frame_targets)
     rows = [
         (videos[0, 0, 0], 0),
         (videos[0, 0, 1], 1),
@@ -216,12 +212,12 @@ def test_similarity_by_definition():
         (frames[0, 0, 0, 2], 0),
         (frames[0, 0, 1, 1], 1),
     ]
-    wanted = 0.0
+    expected = 0.0
     for a, i in rows:
         for b, j in rows:
             p = (a @ b).double().sigmoid()
-            wanted -= (p.log() if i == j else (1 - p).log()).item()
-    assert loss.item() == pytest.approx(wanted, rel=1e-4)
+            expected -= (p.log() if i == j else (1 - p).log()).item()
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
 
 
 # -- Memory ------------------------------------------------------------------------------------------------------------
@@ -250,9 +246,8 @@ def test_no_mask_of_an_unmatched_query_carries_a_gradient():
 
 def test_normalizers_by_count():
     config = tiny_model().config  # 12 frame queries, 10 video queries, 3 layers
-    masks = [torch.ones(3, 2, 8, 8, dtype=torch.bool), torch.ones(1, 2, 8, 8, dtype=torch.bool)]
-    masks[1][0, 0] = False  # absent from its first frame
-    numbers = count_loss_normalizers(config, masks, [torch.tensor([1, 2, 3]), torch.tensor([5])])
+    presence = [torch.ones(3, 2, dtype=torch.bool), torch.tensor([[False, True]])]
+    numbers = count_loss_normalizers(config, presence)
     numbers = {name: value.item() for name, value in numbers.items()}
     assert numbers == pytest.approx(
         {
@@ -285,3 +280,37 @@ def test_terms_that_the_config_leaves_out(fields):
         expected -= {"loss_vita_sim"}
     assert set(out.loss_dict) == expected
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+# -- Instance presence -------------------------------------------------------------------------------------------------
+
+
+def odd_presence():
+    """Labels in which an instance is absent from a frame, and one from the whole clip."""
+    targets = labels(2, 2, 64, 64)
+    targets["mask_labels"][0][1, 0] = False
+    targets["mask_labels"][1][2] = False
+    presence = [torch.tensor([[1, 1], [0, 1], [1, 1]]).bool(), torch.tensor([[1, 1], [1, 1], [0, 0]]).bool()]
+    return targets, presence
+
+
+def test_presence_that_is_handed_on_is_not_counted_again(monkeypatch):
+    model, video = tiny_model().train(), torch.randn(2, 2, 3, 64, 64)
+    targets, presence = odd_presence()
+    found = find_instance_presence(targets["mask_labels"])
+    assert all(torch.equal(a, b) for a, b in zip(found, presence, strict=True))
+    losses = []
+    for given in ({}, {"instance_presence": presence}):
+        torch.manual_seed(2)
+        losses.append(model(video, **targets, **given).loss_dict)
+        monkeypatch.setattr(loss_vita, "find_instance_presence", lambda masks: pytest.fail("counted again"))
+    assert all(torch.equal(losses[0][name], term) for name, term in losses[1].items())
+
+
+def test_presence_of_another_shape_is_refused():
+    targets, presence = odd_presence()
+    message = (
+        r"instance_presence: expected \(N, T\) = \[\(3, 2\), \(3, 2\)\] for the mask_labels, got \[\(2, 2\), \(3, 2\)\]"
+    )
+    with pytest.raises(ValueError, match=message):
+        tiny_model()(torch.randn(2, 2, 3, 64, 64), **targets, instance_presence=[presence[0][:2], presence[1]])

@@ -22,7 +22,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_vita import VitaConfig
-from .loss_vita import VitaLoss
+from .loss_vita import SetPredictions, VitaLoss
 from .modeling_detector import (
     VitaMaskedCrossAttention,
     VitaPixelDecoder,
@@ -421,6 +421,7 @@ class VitaForVideoInstanceSegmentation(VitaPreTrainedModel):
         mask_labels: list[Tensor] | None = None,
         class_labels: list[Tensor] | None = None,
         frame_sizes: Tensor | None = None,
+        instance_presence: list[Tensor] | None = None,
         loss_normalizers: dict[str, Tensor] | None = None,
         output_auxiliary_logits: bool | None = None,
         output_hidden_states: bool | None = None,
@@ -454,7 +455,9 @@ class VitaForVideoInstanceSegmentation(VitaPreTrainedModel):
         criterion = None
         if mask_labels is not None:
             # Checked before the network runs.
-            criterion = VitaLoss(self.config, mask_labels, class_labels, pixel_values_videos, frame_mask)
+            criterion = VitaLoss(
+                self.config, mask_labels, class_labels, pixel_values_videos, frame_mask, instance_presence
+            )
 
         outputs = self.model(
             pixel_values_videos,
@@ -479,17 +482,23 @@ class VitaForVideoInstanceSegmentation(VitaPreTrainedModel):
         if criterion is not None:
             with_similarity = self.config.use_similarity_head
             loss_dict = criterion(
-                frame_class_logits=frame_class_logits,
-                frame_mask_embeddings=frame_mask_embeddings,
-                frame_mask_features=outputs.mask_features,
-                video_class_logits=[self.video_class_predictor(states) for states in outputs.video_states],
-                video_mask_embeddings=[self.video_mask_embedder(states) for states in outputs.video_states],
-                video_mask_features=features,
-                frame_similarity=self.frame_similarity_embedder(outputs.encoded_frame_queries)
-                if with_similarity
-                else None,
-                video_similarity=self.video_similarity_embedder(outputs.video_states[-1]) if with_similarity else None,
-                normalizers=loss_normalizers,
+                SetPredictions(
+                    class_logits=frame_class_logits,
+                    mask_embeddings=frame_mask_embeddings,
+                    mask_features=outputs.mask_features[:, None],
+                    similarity_embeddings=self.frame_similarity_embedder(outputs.encoded_frame_queries)
+                    if with_similarity
+                    else None,
+                ),
+                SetPredictions(
+                    class_logits=[self.video_class_predictor(states).flatten(0, 1) for states in outputs.video_states],
+                    mask_embeddings=[self.video_mask_embedder(states).flatten(0, 1) for states in outputs.video_states],
+                    mask_features=features,
+                    similarity_embeddings=self.video_similarity_embedder(outputs.video_states[-1])
+                    if with_similarity
+                    else None,
+                ),
+                loss_normalizers,
             )
             loss = sum(loss_dict.values())
         if output_auxiliary_logits:

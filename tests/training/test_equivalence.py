@@ -13,6 +13,7 @@ from torch.distributed.fsdp import fully_shard
 
 from helpers.models import tiny_model
 from vita_hf import VitaForVideoInstanceSegmentation, loss_vita
+from vita_hf.loss_targets import find_instance_presence
 from vita_hf.loss_vita import count_loss_normalizers, reduce_loss_normalizers
 
 STEPS = 3
@@ -128,8 +129,9 @@ def test_points_differ_between_samples_and_are_the_same_again(monkeypatch):
 def test_accumulated_micro_batches_equal_one_batch(whole, monkeypatch):
     model, batch = tiny_model().train(), uneven_batch()
     parts = [share(batch, clip) for clip in range(2)]
-    counted = [count_loss_normalizers(model.config, part["mask_labels"], part["class_labels"]) for part in parts]
-    divisors = reduce_loss_normalizers({name: counted[0][name] + counted[1][name] for name in counted[0]}, 2)
+    counted = [count_loss_normalizers(model.config, find_instance_presence(part["mask_labels"])) for part in parts]
+    summed = {name: counted[0][name] + counted[1][name] for name in counted[0]}
+    divisors = reduce_loss_normalizers(summed, torch.device("cpu"), micro_batches=2)
     means = dict.fromkeys(whole["losses"][0], 0.0)
     for clip, part in enumerate(parts):
         PointsOfSamples(monkeypatch, model.config, part, [clip])

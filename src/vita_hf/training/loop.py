@@ -228,9 +228,10 @@ class Trainer:
             for batch in batches
         ]
         # Counted over all micro-batches and processes, so that accumulated steps equal whole ones.
-        counts = [count_loss_normalizers(self.config, **of_batch) for of_batch in labels]
+        presence = [batch["instance_presence"].split(batch["instances"]) for batch in batches]
+        counts = [count_loss_normalizers(self.config, present) for present in presence]
         summed = {name: sum(count[name] for count in counts) for name in counts[0]}
-        normalizers = reduce_loss_normalizers(summed, micro_batches)
+        normalizers = reduce_loss_normalizers(summed, device, micro_batches)
         seed = np.random.SeedSequence([settings.seed, self.step, accelerator.process_index]).generate_state(1)[0]
         torch.manual_seed(int(seed))  # the losses' points, drop path
 
@@ -239,7 +240,12 @@ class Trainer:
             waits = index < micro_batches - 1  # for the last micro-batch, to exchange gradients once
             with accelerator.no_sync(self.model) if waits else contextlib.nullcontext():
                 pixels = batch["pixel_values_videos"].to(device, non_blocking=True)
-                outputs = self.model(pixel_values_videos=pixels, **labels[index], loss_normalizers=normalizers)
+                outputs = self.model(
+                    pixel_values_videos=pixels,
+                    **labels[index],
+                    instance_presence=presence[index],
+                    loss_normalizers=normalizers,
+                )
                 accelerator.backward(outputs.loss / micro_batches)
             for name, term in {"loss": outputs.loss, **outputs.loss_dict}.items():
                 totals[name] = totals.get(name, 0) + term.detach().float() / micro_batches

@@ -29,6 +29,7 @@ def collate_clips(
         - **mask_labels** bool (N, T, H, W), those of all clips one after another: each tensor that a worker hands over,
           and that is pinned, costs time.
         - **class_labels** int64 (N,), likewise.
+        - **instance_presence** bool (N, T): True where an instance's mask in a frame is not empty.
         - **instances**: how many of the N belong to each clip, for `split`.
         - **video_ids**: B integers.
         - **skipped**: messages about broken rows that other rows took the place of, of all clips; usually none.
@@ -55,6 +56,7 @@ def collate_clips(
         "pixel_values_videos": pixels,
         "mask_labels": masks,
         "class_labels": torch.cat([clip["class_labels"] for clip in clips]),
+        "instance_presence": masks.flatten(2).any(-1),
         "instances": instances,
         "video_ids": [clip["video_id"] for clip in clips],
         "skipped": [message for clip in clips for message in clip.get("skipped", [])],
