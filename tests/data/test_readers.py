@@ -338,7 +338,7 @@ FAULTS = {
     ),
     "no annotation id": (
         lambda c: c["annotations"][2].pop("id"),
-        r"train.json, annotations\[2\] \(video 2\): expected an integer `id`, got None",
+        r"train.json, annotations\[2\] \(video 2\): expected an integer `id` of 64 bits, got None",
     ),
     "crowd": (
         lambda c: c["annotations"][2].update(iscrowd="yes"),
@@ -384,7 +384,7 @@ def test_annotation_of_an_unknown_video_costs_no_video(content, read):
         ("{", "train.json: the file is not json"),
         ("[]", "expected an object with the list 'videos', as in YouTube-VIS and OVIS; got list"),
         ('{"images": []}', "'videos'.*; got an object with images"),
-        ('{"videos": [], "annotations": []}', "expected a list of categories"),
+        ('{"videos": [], "annotations": []}', "`categories`: expected a list of at least one"),
         ('{"videos": [], "categories": [{"id": 1, "name": "a"}]}', "`videos`: expected a list of at least one"),
         (
             '{"videos": [], "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]}',
@@ -392,7 +392,7 @@ def test_annotation_of_an_unknown_video_costs_no_video(content, read):
         ),
         (
             '{"videos": [{"id": "x"}], "categories": []}',
-            "expected a list of categories|expected an object with an `id`",
+            "`categories`: expected a list of at least one|expected an object with an `id`",
         ),
     ],
 )

@@ -33,8 +33,7 @@ class ClassChoice:
         """
         labels: dict[int | str, int | None]
         if self.dataset is None:
-            if not file.categories:
-                raise AnnotationError([Problem("malformed", "expected a list of categories", file.path)])
+            file.expect_categories()
             names = tuple(file.categories.values())
             labels = dict(zip(file.categories, range(len(names))))
         else:

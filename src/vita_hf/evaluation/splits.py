@@ -13,6 +13,7 @@ from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from ..data.annotations import AnnotationError, read_annotations
 from ..data.categories import plain_name
 from ..scoring import VisEvaluator
 
@@ -56,40 +57,31 @@ def read_split(annotations: str | os.PathLike, images: str | os.PathLike) -> Spl
 
     Raises:
         FileNotFoundError: if the file, the folder or frames are missing; the message names up to five frames.
-        ValueError: if the json is malformed.
+        AnnotationError: if the json is malformed; a `ValueError` that names the place of each problem.
     """
     path, folder = Path(annotations), Path(images)
     if not path.is_file():
         raise FileNotFoundError(f"no such annotation file: {path}")
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder of frames: {folder}")
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is not json: {error}") from None
-    if not isinstance(content, dict) or "categories" not in content or not {"videos", "images"} & content.keys():
-        raise ValueError(f"{path}: expected an object with 'categories' and 'videos' (or, for COCO, 'images')")
-    of_images = "videos" not in content
-    clips = []
-    for number, entry in enumerate(content[table := "images" if of_images else "videos"]):
-        try:
-            names = [entry["file_name"]] if of_images else entry["file_names"]
-            clips.append(Clip(entry["id"], [folder / name for name in names], (entry["height"], entry["width"])))
-        except (KeyError, TypeError) as error:
-            expected = f"id, height, width and {'file_name' if of_images else 'file_names'}"
-            raise ValueError(f"{path}, {table}[{number}]: expected {expected}; {error!r}") from None
-    if not clips:
-        raise ValueError(f"{path} lists no {'images' if of_images else 'videos'}")
+    file = read_annotations(path, ("ytvis", "coco"))
+    # results do not depend on the annotations' ids
+    errors = [problem for problem in file.problems if problem.severity == "error" and problem.kind != "annotation-id"]
+    if errors:
+        raise AnnotationError(errors)
+    file.expect_categories()
+    clips = [
+        Clip(int(video.id), [folder / name for name in video.file_names], (video.height, video.width))
+        for video in file.videos.values()
+    ]
     missing = [str(frame) for clip in clips for frame in clip.frames if not frame.is_file()]
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} frames that {path} names are not below {folder}, for example {', '.join(missing[:5])}"
         )
-    for number, category in enumerate(content["categories"]):
-        if not isinstance(category, dict) or not {"id", "name"} <= category.keys():
-            raise ValueError(f"{path}, categories[{number}]: expected id and name, got {category!r}")
-    categories = sorted(content["categories"], key=lambda category: category["id"])
-    return Split(path, clips, categories, of_images, bool(content.get("annotations")))
+    categories = [{"id": key, "name": name} for key, name in file.categories.items()]
+    annotated = any(video.annotations for video in file.videos.values())
+    return Split(path, clips, categories, file.form == "coco", annotated)
 
 
 def check_split(split: Split, id2label: Mapping[int, str]) -> None:

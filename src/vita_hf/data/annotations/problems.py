@@ -11,7 +11,8 @@ KINDS = {
     "malformed": "error",
     "duplicate-id": "error",
     "id": "error",
-    "zero-id": "warning",
+    "annotation-id": "error",
+    "annotation-id-zero": "warning",
     "category-name": "error",
     "frame-names": "error",
     "unknown-video": "error",
@@ -29,8 +30,8 @@ KINDS = {
 }
 """Every kind of problem and its severity in training.
 
-"id" (not a 64-bit integer), "category-name" and "frame-names" are no problem for scoring. Scoring in turn refuses what
-training only warns of: the annotation id 0, which official scorers read as "unmatched", malformed `areas` and
+Scoring is less strict about some ("id" and "annotation-id": not a 64-bit integer; "category-name"; "frame-names") and
+stricter about others: the annotation id 0, which official scorers read as "unmatched", malformed `areas` and
 `occlusion`, and polygons of fewer than 3 points, which training drops.
 """
 

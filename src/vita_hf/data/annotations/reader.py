@@ -95,6 +95,11 @@ class AnnotationFile:
     has_annotations: bool = False
     problems: list[Problem] = field(default_factory=list)
 
+    def expect_categories(self) -> None:
+        """Raise an [`AnnotationError`] if the file lists no categories."""
+        if not self.categories:
+            raise AnnotationError([Problem("malformed", "`categories`: expected a list of at least one", self.path)])
+
     def unknown_categories(self, known: Collection[Id]) -> Iterator[Problem]:
         """Yield a problem for every annotation whose category is not among the known ones."""
         for video in self.videos.values():
@@ -265,22 +270,26 @@ class _TableReader:
             video.annotations.append(annotation)
 
     def check_annotation_id(self, key: Any, place: str, video_id: Id) -> None:
-        if key is None:
-            self.note("id", "expected an integer `id`, got None", place, video_id)
+        if key is None or (is_id(key) and _is_loose(key)):
+            self.note("annotation-id", f"expected an integer `id` of 64 bits, got {shorten(key)}", place, video_id, key)
         elif not is_id(key):
             self.note("malformed", f"`id`: expected an integer, got {shorten(key)}", place, video_id)
-        elif key in self.annotation_ids:
-            self.note("duplicate-id", "an earlier annotation has the same id", place, video_id, key)
-        else:
-            self.annotation_ids.add(key)
-            self.check_id_type(key, place, video_id, key)
-        if key == 0:
+        elif key == 0:
             message = "id 0 is read as 'unmatched' by the official scorers: number annotations from 1"
-            self.note("zero-id", message, place, video_id, key)
+            self.note("annotation-id-zero", message, place, video_id, key)
+        if is_id(key):
+            if key in self.annotation_ids:
+                self.note("duplicate-id", "an earlier annotation has the same id", place, video_id, key)
+            self.annotation_ids.add(key)
 
     def check_id_type(self, key: Id, *place: Any) -> None:
-        if isinstance(key, str) or not -(1 << 63) <= key < 1 << 63:
-            self.note("id", f"`id`: expected an integer of 64 bits, got {shorten(key)}", *place)
+        if _is_loose(key):
+            self.note("id", f"expected an integer `id` of 64 bits, got {shorten(key)}", *place)
+
+
+def _is_loose(key: Id) -> bool:
+    """Tell whether an id cannot be stored as a 64-bit integer."""
+    return isinstance(key, str) or not -(1 << 63) <= key < 1 << 63
 
 
 def _check_video(names: Any, length: Any, entry: dict[str, Any]) -> str | None:
