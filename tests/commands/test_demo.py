@@ -1,4 +1,4 @@
-"""The model in the package, and the demo made with it."""
+"""The shipped model, and `vita-hf demo`."""
 
 import json
 from pathlib import Path
@@ -33,32 +33,32 @@ def test_shipped_model_is_small_and_loads_as_float32(segmenter):
 
 
 def test_shipped_model_finds_objects_it_has_never_seen(segmenter):
-    """Twelve videos of a seed of their own, far above what an untrained model gets (0)."""
+    """Twelve videos of a new seed. An untrained model has an AP of 0 on them."""
     truth, results = [], []
     for index in range(12):
         video = SyntheticVideo(77, index, length=12)
         frames, masks = zip(*video)
         truth.append(annotate(video, index + 1, [f"{t}" for t in range(12)], masks))
-        found = segmenter(list(map(Image.fromarray, frames)), one_label_per_query=False, threshold=0.0, top_k=10)
-        results += found.to_ytvis(index + 1)
+        tracks = segmenter(list(map(Image.fromarray, frames)), one_label_per_query=False, threshold=0.0, top_k=10)
+        results += tracks.to_ytvis(index + 1)
     evaluator = VisEvaluator(annotation_file_content(truth, "test"))
     evaluator.add(results)
     scores = evaluator.compute()
     assert scores["AP"] > 0.4 and scores["AP50"] > 0.6
 
 
-def test_held_out_truth_is_the_generator_s():
-    """On another processor a pixel at an edge may differ."""
+def test_held_out_truth_comes_from_the_generator():
+    """A pixel at an edge may differ on another processor."""
     truth = json.loads(HELD_OUT.read_text())
     assert len(truth["videos"]) == 96 and {video["length"] for video in truth["videos"]} == {24}
     for index in range(4):
         video = SyntheticVideo(1000, index, length=24)
-        masks = [of_frame for _, of_frame in video]
+        masks = [frame_masks for _, frame_masks in video]
         _, expected = annotate(video, index + 1, truth["videos"][index]["file_names"], masks)
         written = [annotation for annotation in truth["annotations"] if annotation["video_id"] == index + 1]
         assert [a["category_id"] for a in written] == [a["category_id"] for a in expected]
-        for one, other in zip(written, expected):
-            for area, expected_area in zip(one["areas"], other["areas"]):
+        for annotation, expected_annotation in zip(written, expected):
+            for area, expected_area in zip(annotation["areas"], expected_annotation["areas"]):
                 assert abs((area or 0) - (expected_area or 0)) <= 2
 
 
@@ -76,10 +76,10 @@ def test_demo(tmp_path, capsys):
         assert f"#{track['track_id']} {track['label']:9} {track['score']:.2f}" in printed
     truth = json.loads((folder / "truth.json").read_text())
     for annotation in truth["annotations"]:
-        assert CATEGORY_NAMES[annotation["category_id"] - 1] in printed.split("In truth:")[1].splitlines()[0]
+        assert CATEGORY_NAMES[annotation["category_id"] - 1] in printed.split("Ground truth:")[1].splitlines()[0]
     assert "AP50 " in printed and "vita-hf predict clip.mp4 --model MODEL" in printed
 
-    # The overlay plays, and differs from the video where the tracks are, and hardly elsewhere.
+    # The overlay plays. It differs from the video where the tracks are, and hardly elsewhere.
     with av.open(str(folder / "overlay.mp4")) as overlay, av.open(str(folder / "video.mp4")) as video:
         overlaid = [frame.to_ndarray(format="rgb24") for frame in overlay.decode(video=0)]
         plain = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]

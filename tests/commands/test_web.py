@@ -1,4 +1,4 @@
-"""The app without gradio: what is behind the page, and what it says when gradio is missing."""
+"""`vita-hf web` without gradio: the code behind the page, and the error if gradio is missing."""
 
 import sys
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vita_hf.commands import web as app
+from vita_hf.commands import main, web
 from vita_hf.tracks.instances import VideoInstances
 from vita_hf.video.sources import VideoReader
 
@@ -41,28 +41,29 @@ def test_segment_writes_what_the_page_shows(video, tmp_path):
         return a_result(3, frame_indices=[0, 2, 4], fps=12.0)
 
     (tmp_path / "out").mkdir()
-    found = app.segment(segmenter, video, tmp_path / "out", threshold=0.4, stride=2)
+    segmented = web.segment(segmenter, video, tmp_path / "out", threshold=0.4, stride=2)
     assert calls == [(str(video), {"threshold": 0.4, "stride": 2, "progress": True})]
-    assert found.tracks == [[0, "cat", 0.875, 0, 4, 3], [1, "dog", 0.5, 2, 4, 2]]
-    assert len(found.tracks[0]) == len(app._COLUMNS)
-    overlay = VideoReader(found.overlay)
+    assert segmented.tracks == [[0, "cat", 0.875, 0, 4, 3], [1, "dog", 0.5, 2, 4, 2]]
+    assert len(segmented.tracks[0]) == len(web._COLUMNS)
+    overlay = VideoReader(segmented.overlay)
     assert (overlay.count_frames(), overlay.fps) == (3, 6)
-    assert VideoInstances.from_json(found.json).summary() == a_result(3, frame_indices=[0, 2, 4]).summary()
-    with Image.open(found.contact_sheet) as sheet:
+    assert VideoInstances.from_json(segmented.json).summary() == a_result(3, frame_indices=[0, 2, 4]).summary()
+    with Image.open(segmented.contact_sheet) as sheet:
         assert sheet.width == 1280
     names = ["my clip-contact-sheet.png", "my clip-overlay.mp4", "my clip.json"]
-    assert sorted(path.name for path in found.json.parent.iterdir()) == names
+    assert sorted(path.name for path in segmented.json.parent.iterdir()) == names
     # A second run on a video of the same name has a folder of its own.
-    assert app.segment(segmenter, video, tmp_path / "out").json.parent != found.json.parent
+    again = web.segment(segmenter, video, tmp_path / "out", threshold=0.3, stride=1)
+    assert again.json.parent != segmented.json.parent
 
 
 def test_without_gradio(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.setattr(app, "pipeline", lambda task, **options: None)
+    monkeypatch.setattr(web, "pipeline", lambda task, **options: None)
     with pytest.raises(SystemExit) as exit:
-        app.main(["--model", "somewhere"])
+        main.main(["web", "--model", "somewhere"])
     assert exit.value.code == 1
-    assert capsys.readouterr().err == "error: the app needs the gradio package: pip install vita-hf[app]\n"
+    assert capsys.readouterr().err == "error: vita-hf web needs the gradio package: pip install vita-hf[app]\n"
 
 
 def test_options_reach_the_pipeline(monkeypatch):
@@ -72,9 +73,9 @@ def test_options_reach_the_pipeline(monkeypatch):
         calls.append((task, options))
         raise OSError("no such model")
 
-    monkeypatch.setattr(app, "pipeline", pipeline)
+    monkeypatch.setattr(web, "pipeline", pipeline)
     for arguments in ([], ["--device", "cpu", "--dtype", "bfloat16"]):
         with pytest.raises(SystemExit):
-            app.main(["--model", "somewhere", *arguments])
+            main.main(["web", "--model", "somewhere", *arguments])
     options = [{"model": "somewhere"}, {"model": "somewhere", "device": "cpu", "dtype": "bfloat16"}]
     assert calls == [("video-instance-segmentation", expected) for expected in options]
