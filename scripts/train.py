@@ -5,6 +5,7 @@ from its newest checkpoint, with the same result as if it had never stopped.
 """
 
 import argparse
+import json
 import logging
 import os
 import shutil
@@ -25,12 +26,11 @@ from vita_hf.evaluation.scores import evaluate_split
 from vita_hf.evaluation.splits import Split, check_split, read_split
 from vita_hf.files import write_atomically
 from vita_hf.hub import create_repository
-from vita_hf.recipes import apply_overrides, check_recipe, list_recipes, load_recipe, merge
+from vita_hf.recipes import list_recipes, load_recipe
 from vita_hf.training.initialization import build_model
 from vita_hf.training.loop import LoopOptions, Trainer, TrainingInterrupted
 from vita_hf.training.precision import check_sharding, choose_precision, keep_pixel_decoder_in_float32
 from vita_hf.training.saving import describe_changes, flatten, push_to_hub, save_model
-from vita_hf.training.settings import TrainingSettings
 from vita_hf.training.sources import make_clips, own_source, parquet_source, recipe_sources
 
 EXAMPLE = """examples:
@@ -94,11 +94,9 @@ def _describe(split: Split) -> DataSource:
 
 
 def train(args: argparse.Namespace) -> None:
-    recipe = apply_overrides(load_recipe(args.recipe), args.set)
-    if args.init is not None:
-        recipe = merge(recipe, {"training": {"init": args.init}})
-    check_recipe(recipe)
-    settings = TrainingSettings.from_dict(recipe["training"])
+    init = [] if args.init is None else [f"training.init={json.dumps(args.init)}"]
+    recipe = load_recipe(args.recipe, [*args.set, *init])
+    settings = recipe.training
     if settings.init is None:
         raise ValueError(
             f"recipe {args.recipe} starts from another model: expected --init with a directory or Hub id (the "
@@ -142,7 +140,7 @@ def train(args: argparse.Namespace) -> None:
     accelerator.wait_for_everyone()
     record = args.output / "recipe.yaml"
     if record.is_file():
-        changed = describe_changes(yaml.safe_load(record.read_text()), recipe)
+        changed = describe_changes(yaml.safe_load(record.read_text()), recipe.to_dict())
         if changed:
             raise ValueError(
                 f"{args.output} holds a training of another recipe ({', '.join(changed)} differ): choose another "
@@ -162,16 +160,16 @@ def train(args: argparse.Namespace) -> None:
             raise ValueError(f"{args.eval_json} has no annotations to score against")
         check_split(split, sources[0].data.id2label)
 
-    processor = VitaVideoProcessor(**recipe.get("processor", {}))
+    processor = VitaVideoProcessor(**recipe.processor)
     torch.manual_seed(settings.seed)
-    model = build_model(recipe.get("model", {}), sources[0].data.id2label, settings.init)
+    model = build_model(recipe.model, sources[0].data.id2label, settings.init)
     if accelerator.mixed_precision == "fp16":
         keep_pixel_decoder_in_float32(model)
     if args.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     clips = make_clips(sources, settings, args.skip_broken)
-    evaluate, top_k = None, recipe.get("evaluation", {}).get("top_k", 10)
+    evaluate, top_k = None, recipe.evaluation.top_k
     if split is not None:
 
         def evaluate(model, step):
@@ -187,9 +185,9 @@ def train(args: argparse.Namespace) -> None:
     if args.push_to_hub and accelerator.is_main_process:
         create_repository(args.push_to_hub, "model")  # complains now, not after the training
     if accelerator.is_main_process:
-        write_atomically(record, yaml.safe_dump(recipe, sort_keys=False).encode())
+        write_atomically(record, yaml.safe_dump(recipe.to_dict(), sort_keys=False).encode())
     if args.report_to:
-        values = {k: v if isinstance(v, int | float | str) else str(v) for k, v in flatten(recipe).items()}
+        values = {k: v if isinstance(v, int | float | str) else str(v) for k, v in flatten(recipe.to_dict()).items()}
         accelerator.init_trackers("vita-hf", config=values)  # tensorboard takes no lists
     logger.info(
         "%s step %d of %d; %s; %.2f M parameters; batches of %d in %d micro-batches on %d processes (%s, %s)",

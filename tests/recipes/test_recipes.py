@@ -1,11 +1,13 @@
 """The shipped recipes against the facts of the released configurations."""
 
+import json
+
 import pytest
 from transformers import SwinConfig, TimmBackboneConfig
 
-from vita_hf.data.clips.sampling import ClipSettings
-from vita_hf.recipes import apply_overrides, config_from_recipe, list_recipes, load_recipe, merge
-from vita_hf.training.settings import TrainingSettings
+from vita_hf.image_processing_vita import VitaVideoProcessorKwargs
+from vita_hf.recipes import Recipe, TrainingSettings, config_from_recipe, list_recipes, load_recipe
+from vita_hf.recipes.schema import PROCESSOR_KEYS
 
 DATASETS = {  # number of classes, window size, top-k, test size with a ResNet and with Swin
     "coco": (80, 0, 100, 800, 800),
@@ -33,14 +35,14 @@ def test_facts(name):
     dataset, backbone = name.split("-")
     num_labels, window, top_k, resnet_size, swin_size = DATASETS[dataset]
     recipe = load_recipe(name)
-    assert set(recipe) == {"data", "model", "processor", "clips", "training", "evaluation"}
-    assert recipe["data"]["dataset"] == dataset
-    assert recipe["evaluation"] == {"top_k": top_k}
+    assert recipe.data.dataset == dataset
+    assert recipe.evaluation.top_k == top_k
     size = swin_size if backbone == "swinl" else resnet_size
-    assert recipe["processor"] == {"size": {"shortest_edge": size, "longest_edge": 1333}}
+    assert recipe.processor == {"size": {"shortest_edge": size, "longest_edge": 1333}}
 
     config = config_from_recipe(recipe)
     assert config.num_labels == len(config.label2id) == num_labels
+    assert config.evaluation_top_k == top_k
     assert config.object_encoder_window_size == window
     assert config.num_queries == (200 if backbone == "swinl" else 100)
     assert (config.num_video_queries, config.decoder_layers, config.encoder_layers) == (100, 10, 6)
@@ -62,7 +64,7 @@ def test_training_facts(name):
     dataset, _ = name.split("-")
     frames, frame_range, weights, rate, batch, drops, steps = TRAINING.get(name, TRAINING[dataset])
     recipe = load_recipe(name)
-    settings = TrainingSettings.from_dict(recipe["training"])
+    settings = recipe.training
     assert (settings.learning_rate, settings.batch_size, settings.steps) == (rate, batch, steps)
     assert settings.learning_rate_steps == drops
     assert (settings.backbone_multiplier, settings.weight_decay, settings.max_grad_norm) == (0.1, 0.05, 0.01)
@@ -70,9 +72,9 @@ def test_training_facts(name):
     assert settings.init == ("backbone" if dataset == "coco" else None)
     assert [settings.learning_rate_factor(step) for step in (0, drops[0] - 1, drops[0])] == [1, 1, 0.1]
     assert settings.learning_rate_factor(steps - 1) == pytest.approx(0.1 ** len(drops), rel=1e-12)
-    assert {entry["dataset"]: entry["weight"] for entry in recipe["data"]["train"]} == weights
+    assert {source.dataset: source.weight for source in recipe.data.train} == weights
 
-    clips = ClipSettings.from_dict(recipe["clips"])
+    clips = recipe.clips
     assert (clips.num_frames, clips.frame_range, clips.flip_probability) == (frames, frame_range, 0.5)
     if dataset == "coco":
         jitter = clips.large_scale_jitter
@@ -88,66 +90,157 @@ def test_training_facts(name):
 def test_tiny_recipe_is_complete():
     recipe = load_recipe("tiny-synthetic")
     assert config_from_recipe(recipe).num_labels == 6
-    assert TrainingSettings.from_dict(recipe["training"]).init == "scratch"
-    assert ClipSettings.from_dict(recipe["clips"]).num_frames == 8
+    assert recipe.training.init == "scratch"
+    assert recipe.clips.num_frames == 8
 
 
 def test_overrides():
-    recipe = {"clips": {"num_frames": 5, "flip_probability": 0.5}, "training": {"steps": 9}}
-    changed = apply_overrides(recipe, ["clips.num_frames=3", "training.betas=[8e-1, 0.9]", "data.dataset=x=y"])
-    assert changed == {
-        "clips": {"num_frames": 3, "flip_probability": 0.5},
-        "training": {"steps": 9, "betas": [0.8, 0.9]},
-        "data": {"dataset": "x=y"},
-    }
-    assert recipe["clips"]["num_frames"] == 5
-    for wrong in ("clips.num_frames", "steps=3", "optimizer.lr=1", "clips.=2"):
+    overrides = [
+        "clips.num_frames=3",
+        "training.betas=[8e-1, 0.9]",
+        "training.learning_rate = 5e-6",
+        "data.dataset=x=y",
+    ]
+    recipe = load_recipe("ytvis2019-r50", [*overrides, "training.mixed_precision=no", "data.train.1.weight=2"])
+    assert (recipe.clips.num_frames, recipe.clips.frame_range) == (3, 20)
+    assert (recipe.training.betas, recipe.training.learning_rate) == ((0.8, 0.9), 5e-6)
+    assert recipe.training.mixed_precision == "no" and recipe.data.dataset == "x=y"
+    assert [source.weight for source in recipe.data.train] == [1, 2]
+    for wrong in ("clips.num_frames", "steps=3", "model=3", "clips.=2"):
         with pytest.raises(ValueError, match=r"expected SECTION\.KEY=VALUE"):
-            apply_overrides(recipe, [wrong])
-    with pytest.raises(ValueError, match="is not YAML"):
-        apply_overrides(recipe, ["clips.num_frames=[1"])
+            load_recipe("ytvis2019-r50", [wrong])
+    with pytest.raises(ValueError, match=r"override 'clips.num_frames=\[1': not YAML"):
+        load_recipe("ytvis2019-r50", ["clips.num_frames=[1"])
+    with pytest.raises(ValueError, match=r"override 'data\.train\.9\.weight=1': list index out of range"):
+        load_recipe("ytvis2019-r50", ["data.train.9.weight=1"])
 
 
-def test_a_recipe_of_ones_own(tmp_path):
+def test_mappings_are_merged_and_lists_replaced():
+    overrides = ["model.backbone_config={backbone: resnet18}", "data.train=[{dataset: coco}]", "clips.short_edges=[64]"]
+    recipe = load_recipe("ytvis2019-r50", overrides)
+    assert recipe.model["backbone_config"]["backbone"] == "resnet18"
+    assert recipe.model["backbone_config"]["out_indices"] == [1, 2, 3, 4]
+    assert [source.dataset for source in recipe.data.train] == ["coco"]
+    assert recipe.clips.short_edges == (64,)
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_a_recipe_survives_json(name):
+    recipe = load_recipe(name)
+    values = json.loads(json.dumps(recipe.to_dict()))
+    assert values == recipe.to_dict() and Recipe.from_dict(values) == recipe
+    assert set(values) <= {"data", "model", "processor", "clips", "training", "evaluation"}
+
+
+def test_a_source_may_change_the_clips():
+    source = "{dataset: coco, clips: {flip_probability: 0, large_scale_jitter: {size: 64}}}"
+    recipe = load_recipe("ytvis2019-r50", [f"data.train=[{source}, {{dataset: ytvis2019}}]"])
+    clips, others = (recipe.clips_of(source) for source in recipe.data.train)
+    assert (clips.flip_probability, clips.large_scale_jitter.size, clips.crop_size) == (0, 64, (384, 600))
+    assert others == recipe.clips
+
+
+def test_your_own_recipe(tmp_path):
     own = tmp_path / "mine.yaml"
-    own.write_text("base: ytvis2019-r50\ntraining:\n  steps: 100\n")
+    own.write_text("base: ytvis2019-r50\ntraining:\n  steps: 100\n  mixed_precision: no\n")
     recipe = load_recipe(str(own))
-    assert recipe["training"]["steps"] == 100
-    assert recipe["training"]["learning_rate"] == 5e-5
-    own.write_text("optimizer:\n  lr: 1\n")
-    with pytest.raises(ValueError, match="no such section: optimizer"):
-        load_recipe(str(own))
+    assert (recipe.training.steps, recipe.training.learning_rate) == (100, 5e-5)
+    assert recipe.training.mixed_precision == "no"
+    own.write_text("base: [ytvis2019-r50, ovis-r50]\n")
+    assert load_recipe(str(own)).data.dataset == "ovis"
     with pytest.raises(ValueError, match="no such file"):
         load_recipe(str(tmp_path / "none.yaml"))
 
 
+BOMB = "\n".join([f"a{i}: &a{i} [{', '.join([f'*a{i - 1}' if i else 'x'] * 9)}]" for i in range(12)])
+
+
 @pytest.mark.parametrize(
-    "settings, message",
+    "text, message",
     [
-        ({"steps": 0}, r"training\.steps: expected an integer of at least 1, got 0"),
-        ({"learning_rate": "fast"}, r"training\.learning_rate: expected a number of at least 0, got 'fast'"),
-        ({"betas": [0.9]}, r"training\.betas: expected two numbers in \[0, 1\), got \(0\.9,\)"),
-        ({"mixed_precision": "int8"}, r"training\.mixed_precision: expected one of auto, no, bf16, fp16"),
-        ({"betas": ["a", 0.9]}, r"training\.betas: expected two numbers in \[0, 1\), got \('a', 0\.9\)"),
-        ({"momentum": 0.9}, r"training\.momentum: no such setting"),
+        ("training: {steps: 3}", r"data: missing \(see the key `base`\); .*training\.batch_size: missing"),
+        ("base: ytvis2019-r50\noptimizer: {lr: 1}", "optimizer: no such key"),
+        ("base: ytvis2019-r18", "base: expected one of coco-r101, .*, got 'ytvis2019-r18'"),
+        ("base: ytvis2019-r50\ntraining: [1]", "Cannot merge incompatible container types\n *full_key: training"),
+        ("- 1", "expected a mapping of sections, got a list"),
+        ("training: [1", "not YAML"),
+        ("training: {init: '${oc.env:HOME}'}", r"interpolations \(\$\{name\}\) are not supported"),
+        (BOMB, r"aliases \(\*name\) .* are not supported"),
     ],
 )
-def test_wrong_training_settings(settings, message):
-    with pytest.raises(ValueError, match=message):
-        TrainingSettings.from_dict({"steps": 1, "batch_size": 1, "learning_rate": 1e-4} | settings)
-    with pytest.raises(ValueError, match=r"training\.batch_size: missing"):
-        TrainingSettings.from_dict({"steps": 1, "learning_rate": 1e-4})
+def test_files_that_are_no_recipes(tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"(?s)recipe {path}: .*{message}"):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("training.steps=0", r"training\.steps: expected greater than 0, got 0"),
+        ("training.steps=2.0", r"training\.steps: expected a valid integer, got 2\.0"),
+        ("training.batch_size=true", r"training\.batch_size: expected a valid integer, got True"),
+        ("training.batch_size='8'", r"training\.batch_size: expected a valid integer, got '8'"),
+        ("training.learning_rate=fast", r"training\.learning_rate: expected a valid number, got 'fast'"),
+        ("training.learning_rate=.nan", r"training\.learning_rate: expected a finite number, got nan"),
+        ("training.betas=[0.9]", r"training\.betas\[1\]: missing"),
+        ("training.betas=[a, 1]", r"betas\[0\]: .* number, got 'a'; training\.betas\[1\]: expected less than 1, got 1"),
+        ("training.mixed_precision=int8", r"mixed_precision: expected 'auto', 'no', 'bf16' or 'fp16', got 'int8'"),
+        ("training.init=no", r"training\.init: expected a valid string, got False"),
+        ("training.momentum=0.9", r"training\.momentum: no such key"),
+        ("model.num_querys=1", r"model\.num_querys: no such key; expected one of .*num_queries"),
+        ("model.id2label={0: cat}", r"model\.id2label: no such key"),
+        ("processor.sise=1", r"processor\.sise: no such key; expected one of .*size"),
+        ("evaluation.top_k=0", r"evaluation\.top_k: expected greater than 0, got 0"),
+        ("data.train=3", r"data\.train: expected a valid tuple, got 3"),
+        ("data.train=[{dataset: coco, wait: 1}]", r"data\.train\[0\]\.wait: no such key"),
+        ("data.train=[{weight: 1}]", r"data\.train\[0\]\.dataset: missing"),
+        ("data.train=[{dataset: coco, clips: {pad_value: 300}}]", r"data\.train\[0\]\.clips\.pad_value: .* got 300"),
+        ("clips.frame_rage=3", r"clips\.frame_rage: no such key"),
+        ("clips.num_frames=0", r"clips\.num_frames: expected greater than 0, got 0"),
+        ("clips.frame_range=0", "clips: expected a frame_range of at least 1 for clips of several frames, got 0"),
+        ("clips.short_edges=[]", r"clips\.short_edges: .* at least 1 item.*, got \[\]"),
+        ("clips.short_edges=96", r"clips\.short_edges: expected a valid tuple, got 96"),
+        ("clips.short_edges=[96, 0.5]", r"clips\.short_edges\[1\]: expected a valid integer, got 0\.5"),
+        ("clips.crop_size=[600, 384]", r"clips\.crop_size: expected two ascending numbers, got \[600, 384\]"),
+        ("clips.crop_probability=1.5", r"clips\.crop_probability: expected less than or equal to 1, got 1\.5"),
+        ("clips.flip_probability=yes", r"clips\.flip_probability: expected a valid number, got True"),
+        ("clips.max_long_edge=-1", r"clips\.max_long_edge: expected greater than 0, got -1"),
+        ("clips.max_rotation_degrees=-1", r"clips\.max_rotation_degrees: expected greater than or equal to 0, got -1"),
+        ("clips.rotation_center=[0.5]", r"clips\.rotation_center\[1\]: missing"),
+        ("clips.pad_value=256", r"clips\.pad_value: expected less than or equal to 255, got 256"),
+        ("clips.large_scale_jitter=3", r"clips\.large_scale_jitter: expected a valid dictionary .*, got 3"),
+        ("clips.large_scale_jitter={scale: 3}", r"clips\.large_scale_jitter\.scale: no such key"),
+        (
+            "clips.large_scale_jitter={min_scale: 3}",
+            "large_scale_jitter: expected min_scale ≤ max_scale, got 3.0 and 2.0",
+        ),
+    ],
+)
+def test_wrong_values_are_named(override, message):
+    with pytest.raises(ValueError, match=f"recipe ytvis2019-r50: .*{message}"):
+        load_recipe("ytvis2019-r50", [override])
+
+
+def test_all_faults_are_listed():
+    with pytest.raises(ValueError, match=r"clips\.pad_value: .*; training\.steps: .*; model\.x: "):
+        load_recipe("ytvis2019-r50", ["model.x=1", "training.steps=0", "clips.pad_value=-1"])
+
+
+def test_processor_keys_are_those_of_the_processor():
+    assert set(VitaVideoProcessorKwargs.__annotations__) == PROCESSOR_KEYS
 
 
 def test_warm_up_is_linear():
-    unquoted = apply_overrides({"training": {"steps": 1, "batch_size": 1}}, ["training.mixed_precision=no"])["training"]
-    assert TrainingSettings.from_dict({"learning_rate": 1e-4} | unquoted).mixed_precision == "no"
     settings = TrainingSettings(steps=9, batch_size=1, learning_rate=1.0, warmup_steps=4, warmup_factor=0.2)
     assert [settings.learning_rate_factor(s) for s in range(6)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1, 1], abs=1e-12)
 
 
 def test_labels_follow_from_the_dataset():
     assert config_from_recipe(load_recipe("ovis-r50")).id2label[24] == "Vehical"
+    with pytest.raises(ValueError, match=r"data\.dataset: missing"):
+        config_from_recipe(load_recipe("ovis-r50", ["data.dataset=null"]))
 
 
 def test_unknown_recipe():
@@ -155,9 +248,3 @@ def test_unknown_recipe():
         load_recipe("ytvis2019-r18")
     with pytest.raises(ValueError, match=r"recipe: expected one of"):
         load_recipe("base/r50")
-
-
-def test_merge_is_deep_and_changes_nothing():
-    base, override = {"a": {"x": 1, "y": [1, 2]}, "b": 1}, {"a": {"y": [3]}, "c": {"z": 0}}
-    assert merge(base, override) == {"a": {"x": 1, "y": [3]}, "b": 1, "c": {"z": 0}}
-    assert base == {"a": {"x": 1, "y": [1, 2]}, "b": 1}

@@ -25,9 +25,9 @@ from ..files import write_atomically
 from ..image_processing_vita import VitaVideoProcessor
 from ..loss_vita import count_loss_normalizers, reduce_loss_normalizers
 from ..modeling_vita import VitaForVideoInstanceSegmentation
+from ..recipes import TrainingSettings
 from .checkpoints import Checkpoints
 from .optimizer import make_optimizer, set_learning_rate
-from .settings import TrainingSettings
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..modeling_vita import VitaForVideoInstanceSegmentation
-from .settings import TrainingSettings
+from ..recipes import TrainingSettings
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm, nn.RMSNorm)
 _POSITION_BIAS = re.compile(r"relative_position_bias_table|(^|\.)absolute_pos_embed$|(^|\.)position_embeddings$")

@@ -18,6 +18,7 @@ from ..data.categories import CATEGORIES
 from ..hub import hub_errors
 from ..image_processing_vita import VitaVideoProcessor
 from ..modeling_vita import VitaForVideoInstanceSegmentation
+from ..recipes import Recipe
 from .initialization import pretrained_name
 from .loop import Trainer
 
@@ -73,7 +74,7 @@ def save_model(
     processor: VitaVideoProcessor,
     folder: Path,
     *,
-    recipe: dict[str, Any],
+    recipe: Recipe,
     recipe_name: str,
     overrides: list[str],
     data: list[DataSource],
@@ -113,8 +114,8 @@ def save_model(
         seconds=trainer.seconds,
         learning_curve=learning_curve(entries),
     )
-    model.config.evaluation_top_k = recipe.get("evaluation", {}).get("top_k", 10)
-    dataset = recipe["data"].get("dataset")
+    model.config.evaluation_top_k = recipe.evaluation.top_k
+    dataset = recipe.data.dataset
     if tuple(model.config.id2label.values()) != CATEGORIES.get(dataset):  # own data, trained by another set's recipe
         dataset = None
     card = training_card(model.config, report, dataset=dataset)

@@ -3,19 +3,17 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset
 
-from ..data.clips.sampling import ClipSettings
 from ..data.clips.schedule import ClipDataset, SampleSchedule
+from ..data.clips.settings import ClipSettings
 from ..data.clips.streamed import StreamedClips
-from ..data.coco import read_coco
 from ..data.layout import find_split
 from ..data.parquet import read_parquet
+from ..data.readers import read_coco, read_ytvis
 from ..data.schema import VideoDataset, without_empty
-from ..data.ytvis import read_ytvis
-from .settings import TrainingSettings
+from ..recipes import Recipe, TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Source:
         return len(self.data.rows) if isinstance(self.data.rows, Dataset) else None
 
 
-def recipe_sources(recipe: dict[str, Any], root: str | os.PathLike, skip_broken: bool = False) -> list[Source]:
+def recipe_sources(recipe: Recipe, root: str | os.PathLike, skip_broken: bool = False) -> list[Source]:
     """
     The sources that a recipe names, in the folders that their archives unpack to (see [`find_split`]).
 
@@ -44,38 +42,36 @@ def recipe_sources(recipe: dict[str, Any], root: str | os.PathLike, skip_broken:
     Raises:
         ValueError: the recipe names no data sets.
     """
-    if not recipe["data"].get("train"):
+    if not recipe.data.train:
         raise ValueError("the recipe names no data sets (data.train): expected --train-json or --train-parquet")
-    target = recipe["data"].get("dataset")
     sources = []
-    for entry in recipe["data"]["train"]:
-        clips = ClipSettings.from_dict({**recipe["clips"], **entry.get("clips", {})})
-        annotations, images = find_split(entry["dataset"], root)
-        if entry["dataset"] == "coco":
-            data = read_coco(annotations, images, target=target, skip_broken=skip_broken)
+    for entry in recipe.data.train:
+        annotations, images = find_split(entry.dataset, root)
+        if entry.dataset == "coco":
+            data = read_coco(annotations, images, target=recipe.data.dataset, skip_broken=skip_broken)
         else:
-            data = read_ytvis(annotations, images, categories=entry["dataset"], skip_broken=skip_broken)
-        sources.append(Source(data, clips, float(entry.get("weight", 1.0))))
+            data = read_ytvis(annotations, images, categories=entry.dataset, skip_broken=skip_broken)
+        sources.append(Source(data, recipe.clips_of(entry), entry.weight))
     return ready(sources)
 
 
 def own_source(
-    recipe: dict[str, Any], annotations: str | os.PathLike, images: str | os.PathLike, skip_broken: bool = False
+    recipe: Recipe, annotations: str | os.PathLike, images: str | os.PathLike, skip_broken: bool = False
 ) -> list[Source]:
     """A user's own data in YouTube-VIS's (or, for images, COCO's) form; its classes are the file's categories."""
-    of_images = recipe["data"].get("dataset") == "coco"
+    of_images = recipe.data.dataset == "coco"
     name = f"{Path(annotations).resolve().parent.name}-{Path(annotations).stem}"
     if of_images:
         data = read_coco(annotations, images, target=None, skip_broken=skip_broken, name=name)
     else:
         data = read_ytvis(annotations, images, skip_broken=skip_broken, name=name)
-    return ready([Source(data, ClipSettings.from_dict(recipe["clips"]), 1.0)])
+    return ready([Source(data, recipe.clips, 1.0)])
 
 
-def parquet_source(recipe: dict[str, Any], path_or_hub_id: str, streaming: bool = False) -> list[Source]:
+def parquet_source(recipe: Recipe, path_or_hub_id: str, streaming: bool = False) -> list[Source]:
     """The training split of what `scripts/prepare_dataset.py` wrote; its classes are stored with it."""
     data = read_parquet(path_or_hub_id, "train", streaming=streaming)
-    return ready([Source(data, ClipSettings.from_dict(recipe["clips"]), 1.0)])
+    return ready([Source(data, recipe.clips, 1.0)])
 
 
 def make_clips(

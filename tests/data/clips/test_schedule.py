@@ -11,11 +11,19 @@ from torch.utils.data import DataLoader
 
 from helpers.clip_rows import noise_row
 from vita_hf.data.clips.collate import collate_clips
-from vita_hf.data.clips.sampling import ClipSettings, draw_clip
+from vita_hf.data.clips.sampling import draw_clip
 from vita_hf.data.clips.schedule import ClipDataset, Draw, SampleSchedule, StepBatchSampler
-from vita_hf.data.rows import BrokenSampleError
+from vita_hf.data.clips.settings import ClipSettings
+from vita_hf.data.frames import BrokenSampleError
 
-SETTINGS = ClipSettings(3, 4, 0.5, [40, 48], None, (24, 40), short_edges=[24, 32])
+SETTINGS = ClipSettings(
+    num_frames=3,
+    frame_range=4,
+    crop_resize_short_edges=[40, 48],
+    crop_max_long_edge=None,
+    crop_size=(24, 40),
+    short_edges=[24, 32],
+)
 
 
 def test_sources_are_drawn_by_weight_and_independently():

@@ -4,122 +4,15 @@ Source: section 4 of the paper (NeurIPS 2022, arXiv 2206.04403) and `vita/data/a
 repository.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from ...video.resizing import resize_output_size
+from .settings import ClipSettings, LargeScaleJitter
 from .transforms import Crop, HorizontalFlip, Pad, Resize, Rotate, Transform
 
 Size = tuple[int, int]  # height, width
-
-
-@dataclass(frozen=True)
-class LargeScaleJitter:
-    """
-    Resize to fit `size` × `size` times a factor, then crop and pad to exactly `size` × `size` pixels.
-
-    Attributes:
-        size: height and width of every image.
-        min_scale, max_scale: bounds of the uniform factor.
-    """
-
-    size: int = 1024
-    min_scale: float = 0.1
-    max_scale: float = 2.0
-
-    def __post_init__(self):
-        _check(
-            isinstance(self.size, int) and self.size >= 1, "large_scale_jitter.size", "a positive integer", self.size
-        )
-        scales = (self.min_scale, self.max_scale)
-        _check(
-            _is_range(scales, 0) and scales[0] > 0,
-            "large_scale_jitter.min_scale, max_scale",
-            "0 < min_scale ≤ max_scale",
-            scales,
-        )
-
-
-@dataclass(frozen=True)
-class ClipSettings:
-    """
-    How clips are drawn and augmented. The defaults are VITA's for YouTube-VIS 2019.
-
-    Attributes:
-        num_frames: T, frames in a clip.
-        frame_range: the most frames between the reference frame and any other.
-        crop_probability: of the drifting crop, once a clip.
-        crop_resize_short_edges: before the crop, the shorter side becomes one of these …
-        crop_max_long_edge: … and the longer at most this; None for no limit.
-        crop_size: smallest and largest side of the crop, in pixels.
-        short_edges: the shorter side becomes one of these (one choice a clip) …
-        max_long_edge: … and the longer at most this; None for no limit.
-        flip_probability: of the horizontal flip, once a clip.
-        max_rotation_degrees: of the frames of a clip made from a single image. 0 for no rotation.
-        rotation_center: bounds of the centre's x and y, as parts of the width and the height.
-        large_scale_jitter: instead of the crop and the resizing above, if not None; a mapping is taken, too.
-        pad_value: grey value in [0, 255] with which the large-scale jitter pads.
-
-    Raises:
-        ValueError: a value that can't work; the message names the key.
-    """
-
-    num_frames: int = 5
-    frame_range: int = 20
-    crop_probability: float = 0.5
-    crop_resize_short_edges: Sequence[int] = (400, 500, 600)
-    crop_max_long_edge: int | None = 1333
-    crop_size: Sequence[int] = (384, 600)
-    short_edges: Sequence[int] = (288, 320, 352, 384, 416, 448, 480, 512)
-    max_long_edge: int | None = 768
-    flip_probability: float = 0.5
-    max_rotation_degrees: float = 15.0
-    rotation_center: Sequence[float] = (0.4, 0.6)
-    large_scale_jitter: LargeScaleJitter | None = None
-    pad_value: int = 128
-
-    def __post_init__(self):
-        for name in ("crop_resize_short_edges", "crop_size", "short_edges", "rotation_center"):
-            value = getattr(self, name)
-            _check(isinstance(value, list | tuple) and len(value) > 0, name, "a list of numbers", value)
-            object.__setattr__(self, name, tuple(value))  # from YAML they are lists
-        if isinstance(self.large_scale_jitter, Mapping):
-            jitter = _from_mapping(LargeScaleJitter, self.large_scale_jitter, "large_scale_jitter.")
-            object.__setattr__(self, "large_scale_jitter", jitter)
-        jitter = self.large_scale_jitter
-        is_jitter = jitter is None or isinstance(jitter, LargeScaleJitter)
-        _check(is_jitter, "large_scale_jitter", "null or a mapping", jitter)
-        lowest_range = 1 if isinstance(self.num_frames, int) and self.num_frames > 1 else 0
-        for name, lowest in (("num_frames", 1), ("frame_range", lowest_range), ("pad_value", 0)):
-            value = getattr(self, name)
-            _check(_is_integer(value) and value >= lowest, name, f"an integer of at least {lowest}", value)
-        _check(self.pad_value <= 255, "pad_value", "at most 255", self.pad_value)
-        for name in ("crop_probability", "flip_probability"):
-            value = getattr(self, name)
-            _check(_is_number(value) and 0 <= value <= 1, name, "a number in [0, 1]", value)
-        for name in ("crop_resize_short_edges", "short_edges"):
-            value = getattr(self, name)
-            _check(all(_is_integer(v) and v >= 1 for v in value), name, "positive integers", value)
-        for name in ("crop_max_long_edge", "max_long_edge"):
-            value = getattr(self, name)
-            _check(value is None or (_is_integer(value) and value >= 1), name, "null or a positive integer", value)
-        _check(
-            _is_range(self.crop_size, 1) and all(map(_is_integer, self.crop_size)),
-            "crop_size",
-            "two integers, 1 ≤ smallest ≤ largest",
-            self.crop_size,
-        )
-        degrees = self.max_rotation_degrees
-        _check(_is_number(degrees) and degrees >= 0, "max_rotation_degrees", "a number of at least 0", degrees)
-        _check(_is_range(self.rotation_center, 0), "rotation_center", "two ascending numbers", self.rotation_center)
-
-    @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> "ClipSettings":
-        """Read a recipe's `clips` section: the attributes by name. Raises ValueError for others, naming them."""
-        return _from_mapping(cls, settings, "")
 
 
 def draw_transforms(
@@ -199,29 +92,4 @@ def _draw_large_scale_jitter(size: Size, jitter: LargeScaleJitter, pad_value: in
     ]
 
 
-def _from_mapping(cls, values: Mapping[str, Any], prefix: str):
-    unknown = sorted(set(values) - {field.name for field in fields(cls)})
-    if unknown:
-        names = ", ".join(prefix + field.name for field in fields(cls))
-        raise ValueError(f"clips: unknown key {', '.join(prefix + str(name) for name in unknown)}; there are {names}")
-    return cls(**values)
-
-
-def _is_integer(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_range(value, lowest: float) -> bool:
-    return len(value) == 2 and all(map(_is_number, value)) and lowest <= value[0] <= value[1]
-
-
-def _check(condition: bool, name: str, expected: str, got) -> None:
-    if not condition:
-        raise ValueError(f"clips.{name}: expected {expected}, got {got!r}")
-
-
-__all__ = ["ClipSettings", "LargeScaleJitter", "draw_transforms"]
+__all__ = ["draw_transforms"]

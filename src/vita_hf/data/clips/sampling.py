@@ -4,9 +4,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..rows import BrokenSampleError, decode_frame
-from .augmentation import ClipSettings, LargeScaleJitter, draw_transforms
+from ..frames import BrokenSampleError, decode_frame
+from .augmentation import draw_transforms
 from .masks import frame_masks
+from .settings import ClipSettings
 from .transforms import Transform
 
 
@@ -93,4 +94,4 @@ def _frame_image(row: dict, frame: int, transforms: tuple[Transform, ...], done:
     return done[key]
 
 
-__all__ = ["ClipSettings", "LargeScaleJitter", "draw_clip", "sample_frames"]
+__all__ = ["draw_clip", "sample_frames"]

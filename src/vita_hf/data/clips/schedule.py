@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
-from ..rows import BrokenSampleError
-from .sampling import ClipSettings, draw_clip
+from ..frames import BrokenSampleError
+from .sampling import draw_clip
+from .settings import ClipSettings
 
 # What a random stream is for; part of its seed.
 _SOURCES, _PERMUTATION, _CLIP = range(3)

@@ -7,8 +7,9 @@ from datasets import IterableDataset
 from torch.utils.data import Dataset
 
 from .row_stream import RowStream
-from .sampling import ClipSettings, draw_clip
+from .sampling import draw_clip
 from .schedule import StepBatchSampler
+from .settings import ClipSettings
 
 
 class StreamedClips(Dataset):

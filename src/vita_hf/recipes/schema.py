@@ -1,0 +1,201 @@
+"""The sections of a recipe, their fields and their limits."""
+
+from collections.abc import Collection
+from dataclasses import fields
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+)
+from transformers.processing_utils import VideosKwargs
+
+from ..configuration_vita import VitaConfig
+from ..data.clips.settings import ClipSettings, Settings
+
+# `config_from_recipe` sets the labels and the evaluation's top_k from other sections.
+MODEL_KEYS = {field.name for field in fields(VitaConfig)} - {"id2label", "label2id", "evaluation_top_k"}
+# The fields of `VitaVideoProcessorKwargs`, which lies above this module.
+PROCESSOR_KEYS = {*VideosKwargs.__annotations__, "size_divisor", "padding", "decoder"}
+
+
+class TrainingSettings(Settings):
+    """
+    How a model is optimized. The defaults are VITA's; a recipe sets the rest.
+
+    Attributes:
+        steps: Optimizer steps of the whole training.
+        batch_size: Clips per step, over all processes and accumulated micro-batches.
+        learning_rate: Peak learning rate of AdamW.
+        backbone_multiplier: Factor on the learning rate of the backbone.
+        learning_rate_steps: Steps at which the learning rate is multiplied by `learning_rate_gamma`; the named step is
+            the first with the lower rate.
+        learning_rate_gamma: See `learning_rate_steps`.
+        warmup_steps, warmup_factor: Over the first `warmup_steps`, the learning rate grows linearly from
+            `warmup_factor` times its value.
+        weight_decay: Weight decay of all parameters but norm layers, embeddings and relative position biases.
+        betas, epsilon: Parameters of AdamW.
+        max_grad_norm: Limit on the norm of the gradient of all parameters together; 0 for no limit.
+        mixed_precision: "no", "bf16", "fp16" (with a gradient scaler, as in the paper), or "auto": bf16 on devices
+            that support it, "no" elsewhere.
+        init: Where the weights come from: "scratch"; "backbone" (the recipe's backbone, pre-trained by timm or
+            transformers); or a directory or Hub id of a VITA or Mask2Former model.
+        seed: Seed of all random numbers.
+        save_dtype: Dtype of the final model's weights in the file. The model loads as float32 in any case.
+
+    Raises:
+        pydantic.ValidationError: (a ValueError) if a value or a name is wrong; the message names the field.
+    """
+
+    steps: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: NonNegativeFloat
+    backbone_multiplier: NonNegativeFloat = 0.1
+    learning_rate_steps: Annotated[tuple[int, ...], Field(strict=False)] = ()
+    learning_rate_gamma: NonNegativeFloat = 0.1
+    warmup_steps: NonNegativeInt = 10
+    warmup_factor: NonNegativeFloat = 1.0
+    weight_decay: NonNegativeFloat = 0.05
+    betas: Annotated[
+        tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]], Field(strict=False)
+    ] = (0.9, 0.999)
+    epsilon: NonNegativeFloat = 1e-8
+    max_grad_norm: NonNegativeFloat = 0.01
+    # YAML 1.1 reads an unquoted no as false.
+    mixed_precision: Annotated[
+        Literal["auto", "no", "bf16", "fp16"], BeforeValidator(lambda value: "no" if value is False else value)
+    ] = "auto"
+    init: str | None = None
+    seed: NonNegativeInt = 0
+    save_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Return the factor on the learning rate at a step, counted from 0."""
+        factor = self.learning_rate_gamma ** sum(step >= drop for drop in self.learning_rate_steps)
+        if step < self.warmup_steps:
+            factor *= self.warmup_factor + (1 - self.warmup_factor) * step / self.warmup_steps
+        return factor
+
+
+class SourceSettings(Settings):
+    """
+    One dataset that training clips come from.
+
+    Attributes:
+        dataset: A name of [`vita_hf.data.categories`].
+        weight: How often clips are drawn from it, relative to the other sources.
+        clips: The fields that differ from the recipe's `clips`.
+    """
+
+    dataset: str
+    weight: NonNegativeFloat = 1.0
+    clips: ClipSettings | None = None
+
+
+class DataSettings(Settings):
+    """
+    What a model learns.
+
+    Attributes:
+        dataset: A name of [`vita_hf.data.categories`], whose categories are the model's labels.
+        train: The training data; `--train-json` or `--train-parquet` may replace it.
+    """
+
+    dataset: str | None = None
+    train: Annotated[tuple[SourceSettings, ...], Field(strict=False)] = ()
+
+
+class EvaluationSettings(Settings):
+    """
+    How a model is scored.
+
+    Attributes:
+        top_k: Number of predictions per video; a dataset's benchmark fixes it.
+    """
+
+    top_k: PositiveInt = 10
+
+
+def _one_of(names: Collection[str]) -> AfterValidator:
+    def check(name: str) -> str:
+        if name not in names:
+            raise ValueError(f"no such key; expected one of {', '.join(sorted(names))}")
+        return name
+
+    return AfterValidator(check)
+
+
+class Recipe(Settings):
+    """
+    Everything that a training follows from, except for its data files.
+
+    Attributes:
+        data: The labels and the datasets to train on.
+        clips: How clips are sampled and augmented.
+        training: How the model is optimized.
+        model: Fields of [`VitaConfig`].
+        processor: Fields of [`VitaVideoProcessor`].
+        evaluation: How the model is scored.
+
+    Example:
+    ```python
+    >>> from vita_hf.recipes import load_recipe
+
+    >>> recipe = load_recipe("ytvis2019-r50", ["training.steps=100"])
+    >>> recipe.training.steps, recipe.training.batch_size, recipe.clips.num_frames
+    (100, 8, 5)
+
+    ```
+    """
+
+    data: DataSettings
+    clips: ClipSettings
+    training: TrainingSettings
+    model: dict[Annotated[str, _one_of(MODEL_KEYS)], Any] = {}
+    processor: dict[Annotated[str, _one_of(PROCESSOR_KEYS)], Any] = {}
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    @classmethod
+    def from_dict(cls, sections: Any) -> "Recipe":
+        """
+        Build a recipe from its sections as plain dictionaries.
+
+        Raises:
+            ValueError: if a section, key or value is wrong; the message names each by its dotted name.
+        """
+        try:
+            return cls.model_validate(sections)
+        except ValidationError as error:
+            raise ValueError("; ".join(map(_describe, error.errors()))) from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values that the recipe sets, without defaults, as plain dictionaries, lists and numbers."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    def clips_of(self, source: SourceSettings) -> ClipSettings:
+        """Return the recipe's `clips`, changed by those of a source."""
+        changes = source.clips.model_dump(exclude_unset=True) if source.clips else {}
+        return ClipSettings(**self.clips.model_dump() | changes)
+
+
+def _describe(error: Any) -> str:
+    """Describe one of pydantic's errors, for example `training.steps: expected a valid integer, got '5'`."""
+    name = ""
+    for part in error["loc"]:
+        name += f"[{part}]" if isinstance(part, int) else f".{part}" if part != "[key]" else ""
+    name = name.removeprefix(".")
+    if error["type"] == "extra_forbidden":
+        return f"{name}: no such key"
+    if error["type"] == "missing":
+        return f"{name}: missing" + (" (see the key `base`)" if len(error["loc"]) == 1 else "")
+    if error["type"] == "value_error":
+        return f"{name}: {error['ctx']['error']}"
+    return f"{name}: {error['msg'].replace('Input should be', 'expected')}, got {error['input']!r}"
+
+
+__all__ = ["DataSettings", "EvaluationSettings", "Recipe", "SourceSettings", "TrainingSettings"]
