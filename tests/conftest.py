@@ -5,9 +5,9 @@ import pytest
 import torch
 from transformers import SwinConfig
 
+from helpers.backends import require
 from helpers.golden import VARIANTS, Golden, load_golden
 from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation, VitaVideoProcessor
-from vita_hf.ops import rle, rle_numpy
 
 
 @pytest.fixture(params=VARIANTS, scope="module")
@@ -76,14 +76,9 @@ def tiny_model(tmp_path_factory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("tiny-model"))
 
 
-@pytest.fixture(params=["native", "numpy"])
+@pytest.fixture(params=["cpp", "numpy"])
 def kernels(request, monkeypatch):
-    """The metric's functions in C and in numpy, one after the other."""
+    """Run a test with the RLE operators in C++, then with those in numpy."""
     monkeypatch.setenv("VITA_HF_KERNELS", "off" if request.param == "numpy" else "auto")
-    rle.kernels.cache_clear()
-    is_numpy = rle.kernels().decode_strings is rle_numpy.decode_strings
-    if request.param == "native" and is_numpy:
-        pytest.skip("no C compiler here")
-    assert is_numpy == (request.param == "numpy")
-    yield
-    rle.kernels.cache_clear()
+    if request.param == "cpp":
+        require("cpp")

@@ -53,7 +53,7 @@ def build(backend: str, arches: Sequence[str] = (), retry: bool = False, namespa
         BuildError: no compiler, no sources, nothing to compile for, or the compiler failed.
     """
     sources = source_dir()
-    others = [sources.parent / "mask_matching"] if backend == "cpp" and namespace is None else []
+    others = [sources.parent / "rle"] if backend == "cpp" and namespace is None else []
     namespace = namespace or NAMESPACES[backend]
     command, compiler = _cpp_command() if backend == "cpp" else _cuda_command(arches)
     command.append(f"-DTORCH_EXTENSION_NAME={namespace}")

@@ -1,8 +1,9 @@
-"""Which implementations of the operations can run here."""
+"""Load the compiled kernels, and tell which implementations of the operations can run on this machine."""
 
 import ctypes
 import functools
 import importlib.util
+import logging
 import os
 import warnings
 
@@ -10,14 +11,20 @@ import torch
 
 from .build import NAMESPACES, BuildError, build, source_dir
 
+logger = logging.getLogger(__name__)
+
 _CHOICES = ("auto", "off", "cuda", "cpp", "pytorch")
 
 
 def allowed_backends() -> tuple[str, ...]:
-    """What the environment variable `VITA_HF_KERNELS` permits, fastest first, whether or not it can be built.
+    """
+    List the backends that the environment variable `VITA_HF_KERNELS` permits, fastest first.
 
-    `auto` (the default) permits everything; `cuda` and `cpp` permit one kernel and, where that can't run, PyTorch;
-    `off` and `pytorch` compile and load nothing.
+    `auto` (the default) permits all of them; `cuda` and `cpp` permit one kernel, with PyTorch where it cannot run;
+    `off` and `pytorch` permit only PyTorch. Whether a kernel can be built is not considered.
+
+    Raises:
+        ValueError: if the variable has another value.
     """
     choice = os.environ.get("VITA_HF_KERNELS", "auto").lower()
     if choice not in _CHOICES:
@@ -26,43 +33,75 @@ def allowed_backends() -> tuple[str, ...]:
 
 
 def available_backends() -> list[str]:
-    """Names that `backend=…` takes here, fastest first. Compiles what is permitted and not there yet."""
+    """
+    List the values that `backend=…` takes on this machine, fastest first.
+
+    Kernels that are permitted and not built yet are compiled first.
+
+    Example:
+    ```python
+    >>> from vita_hf.ops import available_backends
+
+    >>> "pytorch" in available_backends()
+    True
+
+    ```
+    """
     return [name for name in allowed_backends() if is_available(name)]
 
 
 @torch.compiler.assume_constant_result
-def is_available(backend: str) -> bool:
-    """Whether the backend is permitted and loads; an ONNX graph has no place for the kernels.
+def is_available(backend: str, warn: bool = True) -> bool:
+    """
+    Tell whether a backend is permitted and loads. Kernels cannot be part of an ONNX graph.
 
-    The first failure to load warns; `load_error` keeps the reason.
+    Args:
+        backend: `"cuda"`, `"cpp"` or `"pytorch"`.
+        warn: Warn the first time that a permitted kernel cannot be loaded.
     """
     if backend == "pytorch":
         return True
-    return backend in allowed_backends() and not torch.onnx.is_in_onnx_export() and load_error(backend) is None
+    if backend not in allowed_backends() or torch.onnx.is_in_onnx_export() or _device_error(backend):
+        return False
+    reason = library_error(backend)
+    if reason is not None and warn:
+        _warn_once(f"the {backend} kernels are not available, slower implementations take over: {reason}")
+    return reason is None
 
 
-@functools.cache
 def load_error(backend: str) -> str | None:
-    """Load `"cpp"` or `"cuda"`, compiled first where the cache lacks it; the reason where that fails."""
+    """Load the kernels `"cpp"` or `"cuda"`; return why that fails, or `None`."""
+    return _device_error(backend) or library_error(backend)
+
+
+def _device_error(backend: str) -> str | None:
     if backend == "cuda" and not torch.cuda.is_available():
         return "no CUDA device"
     if backend == "cuda" and torch.version.hip is not None:
-        return "the CUDA kernel is not made for ROCm"
+        return "the CUDA kernel does not support ROCm"
+    return None
+
+
+@functools.cache
+def library_error(backend: str) -> str | None:
+    """Build a library unless the cache has it, and load it, once a process; return why that fails, or `None`."""
     try:
         load(backend)
     except (BuildError, OSError) as error:
-        warnings.warn(
-            f"the {backend} kernels are not available, slower implementations take over: {error}",
-            stacklevel=2,
-        )
+        logger.info("the %s kernels are not available: %s", backend, error)
         return str(error)
     return None
 
 
+@functools.cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, stacklevel=4)
+
+
 def load(backend: str) -> None:
-    """Build where needed, load and register the operators `torch.ops.vita_hf_<backend>`."""
+    """Build a library unless the cache has it, load it and register the operators `torch.ops.vita_hf_<backend>`."""
     library = build(backend)
-    ctypes.CDLL(str(library))  # its errors name what is missing
+    ctypes.CDLL(str(library))  # its errors name missing symbols and files
     torch.ops.load_library(library)
     path = source_dir() / "torch-ext" / "deformable_attention" / "registration.py"
     spec = importlib.util.spec_from_file_location("vita_hf.ops._registration", path)

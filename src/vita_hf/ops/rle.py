@@ -1,29 +1,33 @@
-"""Run-length encoded masks: reading them in every form, and overlaps of whole tracks without decoding to pixels.
+"""
+COCO's run-length encoding (RLE): masks to RLE and back, and overlaps of whole tracks without decoding to pixels.
 
-A mask is stored column by column (COCO's order) as the lengths of alternating runs of background and object.
-pycocotools works on one frame at a time, which makes Python the bottleneck of a video metric; here all frames of many
-tracks (a track is an object's masks over all frames of a video) are handled in one call, see `Kernels`.
+An RLE stores a mask column by column as the lengths of alternating runs of background and object, either as a list or
+as COCO's compressed string. pycocotools works on one frame at a time, which makes Python the bottleneck of a video
+metric. Here one call handles all frames of many tracks; a track is the masks of one object over all frames of a video.
 """
 
-from collections.abc import Callable, Iterator
-from functools import cache, lru_cache
+import struct
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
-from pycocotools import mask as mask_utils
+import torch
+from pycocotools import mask as mask_api
 
 from . import rle_numpy
-from .rle_format import MAX_DIGITS, CorruptError, shorten
-from .rle_native import load_native
+from .loader import is_available
 
 MAX_PIXELS = 1 << 29  # of a frame
+MAX_OUTLINE = 1 << 24  # of a polygon in pixels; pycocotools crashes on outlines that it cannot store
 
 # Text decoded at a time: larger batches lose more to cache misses than they win by fewer calls.
 BATCH_CHARACTERS = 200_000
 
 
 class RleError(ValueError):
-    """A segmentation that cannot be read; `problems` maps its position in the given list to what is wrong with it."""
+    """Masks that cannot be decoded; `problems` maps a mask's index in the given list to what is wrong with it."""
 
     def __init__(self, problems: dict[int, str]):
         self.problems = problems
@@ -31,12 +35,13 @@ class RleError(ValueError):
 
 
 class DecodedTracks(NamedTuple):
-    """Run lengths of n tracks of one video.
+    """
+    Run lengths of n tracks of one video.
 
     Attributes:
-        pairs: `(P, 2)` int32, lengths of a run of background and of the run of object after it (0 where there is none).
-        starts: `(n + 1,)` int64, the tracks' first rows in `pairs`, and P.
-        areas: `(n, T)` int64, pixels of the object in each frame.
+        pairs: `(P, 2)` int32: the length of a run of background and of the object run after it (0 if there is none).
+        starts: `(n + 1,)` int64: the tracks' first rows in `pairs`, and P.
+        areas: `(n, T)` int64: pixels of the object in each frame.
     """
 
     pairs: np.ndarray
@@ -44,75 +49,87 @@ class DecodedTracks(NamedTuple):
     areas: np.ndarray
 
 
-class Kernels(NamedTuple):
-    """What is done for each run of each mask. There are two implementations, equal in every digit.
-
-    Attributes:
-        decode_strings: takes K compressed counts and the pixels of a mask, see `decode`; raises `CorruptError`.
-        decode_runs: the same from lists of run lengths.
-        index: takes the `pairs` of G tracks of one video, the frames' height and T·width, and prepares them for
-            `intersections`.
-        intersections: takes `pairs` and `starts` (from 0) of n tracks of that video and what `index` returned; gives
-            `(n, G)` int64, the pixels that they share over all frames.
-    """
-
-    decode_strings: Callable[[list[str], int], tuple[np.ndarray, np.ndarray, np.ndarray]]
-    decode_runs: Callable[[list[list[int]], int], tuple[np.ndarray, np.ndarray, np.ndarray]]
-    index: Callable[[list[np.ndarray], int, int], Any]
-    intersections: Callable[[np.ndarray, np.ndarray, Any], np.ndarray]
-
-
-@cache
-def kernels() -> Kernels:
-    """The compiled functions where they can be had, numpy's elsewhere: decided here, at the first use."""
-    module = load_native() or rle_numpy
-    return Kernels(*(getattr(module, name) for name in Kernels._fields))
-
-
 @lru_cache(maxsize=16)
 def empty_mask(pixels: int) -> str:
-    """The compressed counts of a mask of `pixels` background pixels."""
-    return mask_utils.frPyObjects({"size": [pixels, 1], "counts": [pixels]}, pixels, 1)["counts"].decode("ascii")
+    """Return the compressed counts of a mask of `pixels` background pixels."""
+    return compress([pixels], pixels)
 
 
-def read_segmentation(segmentation, height: int, width: int) -> str | list[int]:
-    """Counts of one frame's segmentation, whatever its form.
-
-    Args:
-        segmentation: `None` or `[]` (the object is absent), an RLE `{"size": [height, width], "counts": …}` whose
-            counts are a string, bytes or a list of run lengths, or a list of polygons `[[x0, y0, x1, y1, …], …]` in
-            pixels.
-        height, width: the frame's size.
-
-    Returns:
-        Compressed counts, or run lengths where the segmentation has these. Their content is looked at by `decode`.
+def compress(run_lengths: Sequence[int], pixels: int) -> str:
+    """
+    Compress a list of run lengths.
 
     Raises:
-        ValueError: the form is unknown, the size differs, or polygons are malformed.
+        ValueError: if the run lengths are not those of `pixels` pixels.
+
+    Example:
+    ```python
+    >>> from vita_hf.ops.rle import compress
+
+    >>> compress([4, 5, 1], pixels=10)
+    '451'
+
+    ```
     """
-    if segmentation is None or (isinstance(segmentation, (list, tuple)) and not segmentation):
-        return empty_mask(height * width)
-    if isinstance(segmentation, (list, tuple)):
-        return _read_polygons(segmentation, height, width)
-    if not isinstance(segmentation, dict) or "counts" not in segmentation or "size" not in segmentation:
-        raise ValueError(
-            "expected null, an RLE with `size` and `counts`, or a list of polygons, "
-            f"got {shorten(segmentation)} ({type(segmentation).__name__})"
-        )
-    size = segmentation["size"]
-    if not isinstance(size, (list, tuple)) or [*size] != [height, width]:
-        raise ValueError(f"the RLE has size {shorten(size)}, the video [height, width] = {[height, width]}")
-    counts = segmentation["counts"]
-    if isinstance(counts, bytes):
-        return counts.decode("latin-1")  # never fails: other characters are reported with the rest by `decode`
-    if isinstance(counts, str):
-        return counts
-    if isinstance(counts, (list, tuple, np.ndarray)):
-        return list(counts)
-    raise ValueError(f"RLE counts must be a string, bytes or a list of run lengths, got {type(counts).__name__}")
+    if problem := explain_corruption(run_lengths, pixels):
+        raise ValueError(problem)
+    return mask_api.frPyObjects({"size": [pixels, 1], "counts": list(run_lengths)}, pixels, 1)["counts"].decode("ascii")
 
 
-def _read_polygons(polygons, height: int, width: int) -> str:
+def encode_masks(masks: torch.Tensor) -> list[dict[str, Any]]:
+    """
+    Encode masks as compressed RLEs.
+
+    Args:
+        masks: Bool tensor (n, h, w), on any device.
+
+    Returns:
+        n dicts `{"size": [h, w], "counts": str}`, also for masks without a pixel.
+
+    Example:
+    ```python
+    >>> import torch
+    >>> from vita_hf.ops.rle import encode_masks
+
+    >>> encode_masks(torch.tensor([[[False, True], [False, True]]]))
+    [{'size': [2, 2], 'counts': '22'}]
+
+    ```
+    """
+    # pycocotools wants (h, w, n) in Fortran order: the transpose of a contiguous (n, w, h).
+    columns = masks.transpose(1, 2).contiguous().view(torch.uint8).cpu().numpy()
+    rles = mask_api.encode(columns.transpose(2, 1, 0))
+    return [{"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")} for rle in rles]
+
+
+def encode_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> str:
+    """
+    Rasterise the polygons of one object.
+
+    Args:
+        polygons: `[[x0, y0, x1, y1, …], …]` in pixels, each of at least three points. They may reach beyond the frame.
+        height: Rows of the frame.
+        width: Columns of the frame.
+
+    Returns:
+        The compressed counts of their union.
+
+    Raises:
+        ValueError: if there is no polygon, or one is malformed or far too large for the frame.
+
+    Example:
+    ```python
+    >>> from vita_hf.ops.rle import decode, encode_polygons
+
+    >>> counts = encode_polygons([[1, 1, 3, 1, 3, 3, 1, 3]], height=4, width=5)
+    >>> pairs, _, areas = decode([counts], pixels=20)
+    >>> pairs.tolist(), areas.tolist()
+    ([[5, 2], [2, 2], [9, 0]], [4])
+
+    ```
+    """
+    if not len(polygons):
+        raise ValueError("expected at least one polygon")
     points = []
     for index, polygon in enumerate(polygons):
         try:
@@ -123,52 +140,113 @@ def _read_polygons(polygons, height: int, width: int) -> str:
             raise ValueError(
                 f"polygon {index}: expected at least three points [x0, y0, …] of finite numbers, got {shorten(polygon)}"
             )
+        corners = xy.reshape(-1, 2)
+        outline = np.abs(corners - np.roll(corners, 1, axis=0)).max(axis=1).sum()
+        if max(outline, np.abs(xy).max()) > MAX_OUTLINE:
+            raise ValueError(
+                f"polygon {index}: coordinates and outline must not exceed {MAX_OUTLINE} pixels, got {shorten(polygon)}"
+            )
         points.append(xy.tolist())
-    merged = mask_utils.merge(mask_utils.frPyObjects(points, height, width))
+    merged = mask_api.merge(mask_api.frPyObjects(points, height, width))
     return merged["counts"].decode("ascii")
 
 
-def decode(masks: list[str | list[int]], pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Decodes many masks of one size at once.
+def read_segmentation(segmentation: Any, height: int, width: int) -> str | list[int]:
+    """
+    Read one frame's segmentation in any form.
 
     Args:
-        masks: K times compressed counts or run lengths, as `read_segmentation` gives them.
+        segmentation: `None` or `[]` if the object is absent, an RLE `{"size": [height, width], "counts": …}` whose
+            counts are a string, bytes or a list of run lengths, or a list of polygons `[[x0, y0, x1, y1, …], …]` in
+            pixels.
+        height: Rows of the frame.
+        width: Columns of the frame.
+
+    Returns:
+        Compressed counts, or run lengths if the segmentation has these. [`decode`] checks their content.
+
+    Raises:
+        ValueError: if the form is unknown, the size differs, or polygons are malformed.
+    """
+    if segmentation is None or (isinstance(segmentation, (list, tuple)) and not segmentation):
+        return empty_mask(height * width)
+    if isinstance(segmentation, (list, tuple)):
+        return encode_polygons(segmentation, height, width)
+    if not isinstance(segmentation, dict) or "counts" not in segmentation or "size" not in segmentation:
+        raise ValueError(
+            "expected null, an RLE with `size` and `counts`, or a list of polygons, "
+            f"got {shorten(segmentation)} ({type(segmentation).__name__})"
+        )
+    size = segmentation["size"]
+    if not isinstance(size, (list, tuple)) or [*size] != [height, width]:
+        raise ValueError(f"the RLE has size {shorten(size)}, the video [height, width] = {[height, width]}")
+    counts = segmentation["counts"]
+    if isinstance(counts, bytes):
+        return counts.decode("latin-1")  # never fails: `decode` reports characters outside the format
+    if isinstance(counts, str):
+        return counts
+    if isinstance(counts, (list, tuple, np.ndarray)):
+        return list(counts)
+    raise ValueError(f"RLE counts must be a string, bytes or a list of run lengths, got {type(counts).__name__}")
+
+
+def decode(masks: Sequence[str | list[int]], pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """
+    Decode many masks of one size to run lengths.
+
+    Args:
+        masks: K times compressed counts or run lengths, as [`read_segmentation`] returns them.
         pixels: height·width of every mask, at most 2^29.
 
     Returns:
-        pairs: `(P, 2)` int32, lengths of a run of background and of the run of object after it (0 where there is none).
+        pairs: `(P, 2)` int32: the length of a run of background and of the object run after it (0 if there is none).
             A mask may end with a pair of two zeros.
-        starts: `(K + 1,)` int64, the masks' first rows in `pairs`, and P.
-        areas: `(K,)` int64, pixels of the object in each mask.
+        starts: `(K + 1,)` int64: the masks' first rows in `pairs`, and P.
+        areas: `(K,)` int64: pixels of the object in each mask.
 
     Raises:
-        RleError: with a message for every mask whose counts are no valid RLE of `pixels` pixels.
+        RleError: with a message for every mask whose counts are not an RLE of `pixels` pixels.
+
+    Example:
+    ```python
+    >>> from vita_hf.ops.rle import decode
+
+    >>> pairs, starts, areas = decode(["451", [0, 3, 7]], pixels=10)
+    >>> pairs.tolist(), starts.tolist(), areas.tolist()
+    ([[4, 5], [1, 0], [0, 3], [7, 0]], [0, 2, 4], [5, 3])
+
+    ```
     """
     try:
         if {*map(type, masks)} == {str}:
-            return kernels().decode_strings(masks, pixels)
-        blank = empty_mask(pixels)
-        if all(type(mask) is list or mask == blank for mask in masks):
-            return kernels().decode_runs([[pixels] if mask == blank else mask for mask in masks], pixels)
-    except CorruptError:
-        raise RleError(
-            {index: problem for index, mask in enumerate(masks) if (problem := explain_corruption(mask, pixels))}
-        ) from None
-    parts = [decode([mask], pixels) for mask in masks]  # both forms in one track: valid, but nobody's habit
-    sizes = [len(pairs) for pairs, _, _ in parts]
-    pairs, _, areas = (np.concatenate(column) for column in zip(*parts))
-    return pairs, np.concatenate(([0], np.cumsum(sizes))), areas
+            text = np.frombuffer(bytearray("".join(masks), "ascii"), np.uint8)
+            ends = np.fromiter(map(len, masks), np.int64, len(masks)).cumsum()
+            if not is_available("cpp", warn=False):
+                return rle_numpy.decode(text, ends, pixels)
+            arrays = torch.ops.vita_hf_cpp.rle_decode(torch.from_numpy(text), torch.from_numpy(ends), pixels)
+            return tuple(array.numpy() for array in arrays)
+        lists = [_parse_counts(mask) if isinstance(mask, str) else mask for mask in masks]
+        counts = np.fromiter(map(len, lists), np.int64, len(lists))
+        # struct is the fastest way from Python's integers to an array that refuses everything else.
+        runs = np.frombuffer(struct.pack(f"{counts.sum()}q", *chain.from_iterable(lists)), np.int64)
+        return rle_numpy.decode_run_lengths(runs, counts, pixels)
+    except (ValueError, struct.error):
+        problems = {i: problem for i, mask in enumerate(masks) if (problem := explain_corruption(mask, pixels))}
+        if not problems:
+            raise
+        raise RleError(problems) from None
 
 
-def decode_tracks(tracks: list[list[str | list[int]]], pixels: int) -> Iterator[DecodedTracks | RleError]:
-    """Decodes tracks of one video, as many at a time as make good use of numpy and of the processor's cache.
+def decode_tracks(tracks: Sequence[list[str | list[int]]], pixels: int) -> Iterator[DecodedTracks | RleError]:
+    """
+    Decode the tracks of one video in batches that fit the processor's cache.
 
     Args:
-        tracks: the masks of each track's T frames.
+        tracks: The masks of each track's T frames, as [`read_segmentation`] returns them.
         pixels: height·width of every mask, at most 2^29.
 
     Yields:
-        The tracks in their order, one or several at a time; for a track that cannot be read the error, which names its
+        The tracks in their order, one or more at a time. A track that cannot be decoded yields an error that names its
         frames.
     """
     first = 0
@@ -188,46 +266,102 @@ def decode_tracks(tracks: list[list[str | list[int]]], pixels: int) -> Iterator[
         first = last
 
 
-def _decode_batch(tracks: list[list[str | list[int]]], pixels: int) -> DecodedTracks:
+def _decode_batch(tracks: Sequence[list[str | list[int]]], pixels: int) -> DecodedTracks:
     pairs, starts, areas = decode([mask for track in tracks for mask in track], pixels)
     num_frames = len(tracks[0])
     return DecodedTracks(pairs, starts[::num_frames], areas.reshape(-1, num_frames))
 
 
-def explain_corruption(mask: str | list[int], pixels: int) -> str | None:
-    """What is wrong with counts that should cover `pixels` pixels, in words; `None` if nothing is."""
+def intersections(pairs: np.ndarray, starts: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
+    """
+    Count the pixels that tracks of one video share, over all frames.
+
+    Args:
+        pairs: `(P, 2)` int32: run lengths as in [`DecodedTracks`].
+        starts: `(n + 1,)` int64: the first rows of n tracks in `pairs`, and the row after the last track.
+        others: `(P_j, 2)` int32 for each of G other tracks.
+
+    Returns:
+        `(n, G)` int64.
+
+    Example:
+    ```python
+    >>> from vita_hf.ops.rle import decode, intersections
+
+    >>> pairs, starts, _ = decode(["451", [0, 6, 4]], pixels=10)
+    >>> intersections(pairs, starts, [pairs[:2]]).tolist()
+    [[5], [2]]
+
+    ```
+    """
+    pairs, starts = pairs[starts[0] : starts[-1]], starts - starts[0]
+    if not is_available("cpp", warn=False):
+        return rle_numpy.intersections(pairs, starts, others)
+    shared = torch.ops.vita_hf_cpp.rle_intersections(
+        torch.from_numpy(pairs), torch.from_numpy(starts), [torch.from_numpy(other) for other in others]
+    )
+    return shared.numpy()
+
+
+def explain_corruption(mask: str | Sequence[int], pixels: int) -> str | None:
+    """Say what is wrong with counts that should cover `pixels` pixels; `None` if nothing is."""
+    runs = mask
     if isinstance(mask, str):
-        runs = []
-        problem = _explain_string(mask, runs)
-        if problem:
-            return f"corrupt RLE: {problem}"
-    else:
-        runs = mask
-        wrong = [run for run in runs if isinstance(run, bool) or not isinstance(run, (int, np.integer))]
-        if wrong:
-            return f"corrupt RLE: run lengths must be integers, got {shorten(wrong[0])}"
+        try:
+            runs = _parse_counts(mask)
+        except ValueError as error:
+            return f"corrupt RLE: {error}"
+    invalid = [run for run in runs if isinstance(run, bool) or not isinstance(run, (int, np.integer))]
+    if invalid:
+        return f"corrupt RLE: run lengths must be integers, got {shorten(invalid[0])}"
     negative = [index for index, run in enumerate(runs) if run < 0]
     if negative:
         return f"corrupt RLE: run {negative[0]} has the negative length {runs[negative[0]]}"
     if sum(runs) != pixels:
         return f"corrupt RLE: run lengths add up to {sum(runs)}, expected height·width = {pixels}"
-    return None
+    return None if len(runs) else "corrupt RLE: no run lengths"
 
 
-def _explain_string(string: str, runs: list[int]) -> str | None:
-    """Decodes `string` into `runs` and says where that fails."""
+def _parse_counts(string: str) -> list[int]:
+    """Decode one mask's compressed counts; a `ValueError` says what is wrong and where."""
+    runs: list[int] = []
     value, digits = 0, 0
     for position, character in enumerate(string):
         code = ord(character) - 48
         if not 0 <= code < 64:
-            return f"character {character!r} at position {position} of its counts is not part of the format"
+            raise ValueError(f"character {character!r} at position {position} of its counts is not part of the format")
         value |= (code & 31) << (5 * digits)
         digits += 1
-        if digits > MAX_DIGITS:
-            return f"a number of more than {MAX_DIGITS} digits at position {position} of its counts"
+        if digits > rle_numpy.MAX_DIGITS:
+            raise ValueError(f"a number of more than {digits - 1} digits at position {position} of its counts")
         if code < 32:
             if code & 16:
                 value -= 1 << (5 * digits)
             runs.append(value + (runs[-2] if len(runs) > 2 else 0))
             value, digits = 0, 0
-    return "its counts end in the middle of a number (cut off?)" if digits else None
+    if digits:
+        raise ValueError("its counts end in the middle of a number (cut off?)")
+    return runs
+
+
+def shorten(value: Any, limit: int = 60) -> str:
+    """Return the `repr` of a value, cut to `limit` characters."""
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+__all__ = [
+    "MAX_PIXELS",
+    "DecodedTracks",
+    "RleError",
+    "compress",
+    "decode",
+    "decode_tracks",
+    "empty_mask",
+    "encode_masks",
+    "encode_polygons",
+    "explain_corruption",
+    "intersections",
+    "read_segmentation",
+    "shorten",
+]

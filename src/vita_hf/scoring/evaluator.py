@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.rle import RleError, decode_tracks, kernels
+from ..ops.rle import RleError, decode_tracks, intersections
 from .ground_truth import GroundTruth, Video, id_order, infer_size, load_json, read_masks
 from .matching import (
     AREA_RANGES,
@@ -199,8 +199,8 @@ class VisEvaluator:
         order = {category: rank for rank, category in enumerate(video.instances)}
         distinct = sorted(tracks.values(), key=lambda item: min(order.get(categories[i], len(order)) for i in item[1]))
         masks, users = [masks for masks, _ in distinct], [indices for _, indices in distinct]
-        indexed = {c: video.index(c) for c in {*categories} & video.instances.keys()}
-        object_areas = {c: np.array([o.area for o in video.instances[c]], np.float64) for c in indexed}
+        objects = {c: [o.pairs for o in video.instances[c]] for c in {*categories} & video.instances.keys()}
+        object_areas = {c: np.array([o.area for o in video.instances[c]], np.float64) for c in objects}
 
         areas, mean_areas = np.zeros(len(entries)), np.zeros(len(entries))
         ious: dict[int, np.ndarray] = {}
@@ -217,15 +217,13 @@ class VisEvaluator:
             for place in range(len(decoded.areas)):
                 for index in users[first + place]:
                     areas[index], mean_areas[index] = sums[place], means[place]
-                    if categories[index] in indexed:
+                    if categories[index] in objects:
                         members.setdefault(categories[index], []).append((place, index))
             first += len(decoded.areas)
             for category, pairs in members.items():
                 places, indices = map(list, zip(*pairs))
                 low, high = min(places), max(places) + 1
-                starts = decoded.starts[low : high + 1]
-                runs = decoded.pairs[starts[0] : starts[-1]]
-                shared = kernels().intersections(runs, starts - starts[0], indexed[category])
+                shared = intersections(decoded.pairs, decoded.starts[low : high + 1], objects[category])
                 shared = shared[np.subtract(places, low)].astype(np.float64)
                 union = areas[indices, None] + object_areas[category] - shared
                 table = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)

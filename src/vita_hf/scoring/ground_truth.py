@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.rle import MAX_PIXELS, RleError, decode_tracks, empty_mask, kernels, read_segmentation
+from ..ops.rle import MAX_PIXELS, RleError, decode_tracks, empty_mask, read_segmentation
 from .validation import InvalidInputError, is_id, is_integer, shorten, some
 
 # OVIS: Qi et al., "Occluded Video Instance Segmentation: Dataset and ICCV 2021 Challenge", section 4, and their
@@ -51,15 +51,6 @@ class Video:
     @property
     def pixels(self) -> int:
         return self.height * self.width
-
-    @property
-    def num_columns(self) -> int:
-        return self.length * self.width
-
-    def index(self, category: Any) -> Any:
-        """The objects of a category, ready for `rle.Kernels.intersections`."""
-        pairs = [instance.pairs for instance in self.instances.get(category, [])]
-        return kernels().index(pairs, self.height, self.num_columns)
 
 
 class GroundTruth:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..ops.rle_format import shorten
+from ..ops.rle import shorten
 
 MAX_LISTED = 20
 
