@@ -19,7 +19,6 @@ from helpers.videos import make_frames, write_images, write_video
 from vita_hf import VideoInstances
 from vita_hf.commands import main as cli
 from vita_hf.commands.predict import find_videos
-from vita_hf.inference import loading
 
 av = pytest.importorskip("av")
 
@@ -369,32 +368,6 @@ def test_models_that_are_not_there(predict):
     for model in ("./nowhere", "/no/where", "a/b/c"):
         code, _, errors = predict("clip.mp4", model=model)
         assert code == 1 and errors == f"error: no such model directory: {model}\n"
-
-
-# ------------------------------------------------------------ info
-
-
-def test_info(workspace, tmp_path, capsys):
-    folder = shutil.copytree(workspace / "model", tmp_path / "model")
-    cli.main(["info", str(folder)])
-    facts = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
-    facts = {name.strip(): fact.strip() for name, fact in facts.items()}
-    count = loading.load_model(folder)[0].num_parameters()
-    assert facts["parameters"] == f"{count / 1e6:.1f} M F32"
-    assert facts["classes (5)"] == "cat, dog, fox, hen, owl"
-    assert facts["queries"] == "10 a frame, 5 tracks a video" and facts["window"] == "6 frames"
-    assert facts["backbone"] == "swin embed_dim 8 depths [1, 1, 1, 1]" and facts["frames"] == "as they are"
-    assert facts["card"] == "none, so nothing is known of its training"
-    (folder / "README.md").write_text("---\nlicense: mit\ndatasets:\n- coco\n- ovis\nbase_model: a/b\n---\n# Card\n")
-    cli.main(["info", str(folder)])
-    printed = capsys.readouterr().out
-    assert (
-        "trained on     coco, ovis" in printed and "licence        mit" in printed and "starting from  a/b" in printed
-    )
-    (folder / "config.json").unlink()
-    with pytest.raises(SystemExit):
-        cli.main(["info", str(folder)])
-    assert capsys.readouterr().err == f"error: {folder} holds no model: config.json is missing\n"
 
 
 # ------------------------------------------------------------ being stopped

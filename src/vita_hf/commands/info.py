@@ -1,12 +1,11 @@
-"""`vita-hf info`: what a model is and can do."""
+"""`vita-hf info`: describe a model."""
 
 import argparse
-import math
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import ModelCard, get_safetensors_metadata
-from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError
-from safetensors import SafetensorError, safe_open
+from huggingface_hub import ModelCard, get_local_safetensors_metadata, get_safetensors_metadata
+from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError, SafetensorsParsingError
 
 from ..configuration_vita import VitaConfig
 from ..image_processing_vita import VitaVideoProcessor
@@ -19,23 +18,22 @@ _EXAMPLES = """examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Say what a model is and can do, from its configuration and model card; loads no weights."
+    parser.description = "Describe a model from its configuration and model card, without loading its weights."
     parser.epilog = _EXAMPLES
     parser.add_argument("model", help="directory or Hub id")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print a line for each fact."""
+    """Print one fact per line."""
     config, processor = load_config(args.model), load_processor(args.model)
+    window = config.object_encoder_window_size
     facts = {
         "model": args.model,
         "backbone": describe_backbone(config),
         "parameters": describe_parameters(args.model),
         "frames": describe_frames(processor),
         "queries": f"{config.num_queries} a frame, {config.num_video_queries} tracks a video",
-        "window": f"{config.object_encoder_window_size} frames"
-        if config.object_encoder_window_size
-        else "the whole video",
+        "window": f"{window} frames" if window else "the whole video",
         "layers": f"{config.encoder_layers} pixel decoder, {config.decoder_layers - 1} frame decoder, "
         f"{config.object_encoder_layers} object encoder, {config.object_decoder_layers} object decoder",
         f"classes ({config.num_labels})": ", ".join(config.id2label[label] for label in sorted(config.id2label)),
@@ -47,16 +45,18 @@ def run(args: argparse.Namespace) -> None:
 
 
 def describe_backbone(config: VitaConfig) -> str:
+    """Name the backbone, with its sizes unless timm's name tells them."""
     backbone = config.backbone_config
     if name := getattr(backbone, "backbone", None):
         return f"{name} (timm)"
-    sizes = {name: getattr(backbone, name) for name in ("embed_dim", "depths") if hasattr(backbone, name)}
-    return " ".join([backbone.model_type, *(f"{name} {size}" for name, size in sizes.items())])
+    sizes = [f"{name} {getattr(backbone, name)}" for name in ("embed_dim", "depths") if hasattr(backbone, name)]
+    return " ".join([backbone.model_type, *sizes])
 
 
 def describe_frames(processor: VitaVideoProcessor) -> str:
+    """Describe how frames are resized."""
     if not processor.do_resize:
-        return "as they are"
+        return "not resized"
     size = dict(processor.size)
     if size.get("height"):
         return f"resized to {size['height']}×{size['width']}"
@@ -66,46 +66,36 @@ def describe_frames(processor: VitaVideoProcessor) -> str:
 
 def describe_parameters(model: str) -> str:
     """
-    How many numbers there are, by type.
+    Count the parameters by dtype.
 
     Raises:
-        OSError, ValueError: The files can't be read.
+        OSError: if the files cannot be read.
     """
-    counts: dict[str, int] = {}
     try:
-        if Path(model).is_dir():
-            for file in sorted(Path(model).glob("*.safetensors")):
-                with safe_open(file, "pt") as tensors:
-                    for name in tensors.keys():
-                        tensor = tensors.get_slice(name)
-                        counts[tensor.get_dtype()] = counts.get(tensor.get_dtype(), 0) + math.prod(tensor.get_shape())
-        else:
-            counts = get_safetensors_metadata(model).parameter_count
-    except SafetensorError as error:
-        raise ValueError(f"the weights of {model} can't be read: {first_line(error)}") from error
-    except (HfHubHTTPError, NotASafetensorsRepoError) as error:
-        raise OSError(f"the weights of {model} can't be looked at: {first_line(error)}") from error
-    if not counts:
-        return "no safetensors file"
-    return ", ".join(f"{count / 1e6:.1f} M {dtype}" for dtype, count in sorted(counts.items()))
+        metadata = get_local_safetensors_metadata(model) if Path(model).is_dir() else get_safetensors_metadata(model)
+    except NotASafetensorsRepoError:
+        return "unknown, because there is no safetensors file"
+    except (HfHubHTTPError, SafetensorsParsingError) as error:
+        raise OSError(f"cannot read the weights of {model}: {first_line(error)}") from error
+    return ", ".join(f"{count / 1e6:.1f} M {dtype}" for dtype, count in sorted(metadata.parameter_count.items()))
 
 
 def describe_card(model: str) -> dict[str, str]:
-    """What the model card says of the training."""
+    """Return what the model card tells about the training."""
     path = Path(model) / "README.md" if Path(model).is_dir() else model
     if isinstance(path, Path) and not path.is_file():
-        return {"card": "none, so nothing is known of its training"}
+        return {"card": "none, so the training is unknown"}
     try:
         data = ModelCard.load(path).data
     except (HfHubHTTPError, OSError, ValueError) as error:
-        return {"card": f"can't be read: {first_line(error)}"}
+        return {"card": f"unreadable: {first_line(error)}"}
 
-    def listed(value) -> str:
+    def join(value: Any) -> str:
         return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
     facts = {"trained on": data.datasets, "starting from": data.base_model, "licence": data.license}
-    facts = {name: listed(value) for name, value in facts.items() if value}
+    facts = {name: join(value) for name, value in facts.items() if value}
     for result in data.eval_results or []:
-        name = f"{result.metric_name or result.metric_type} on {result.dataset_name}"
-        facts[name] = f"{result.metric_value}" + (f" ({result.source_name})" if result.source_name else "")
-    return facts or {"card": "says nothing of its training"}
+        source = f" ({result.source_name})" if result.source_name else ""
+        facts[f"{result.metric_name or result.metric_type} on {result.dataset_name}"] = f"{result.metric_value}{source}"
+    return facts or {"card": "tells nothing about the training"}
