@@ -1,4 +1,4 @@
-"""`python -m vita_hf`: the same as `vita-hf`."""
+"""`python -m vita_hf` is `vita-hf`."""
 
 from .commands.main import main
 
