@@ -71,7 +71,7 @@ def test_check_split_finds_what_scoring_would_fail_on(workspace, tmp_path):
 
 
 def test_classes_are_matched_with_categories_by_name():
-    categories = [{"id": 5, "name": "giant_panda"}, {"id": 9, "name": "Fox"}]
+    categories = {5: "giant_panda", 9: "Fox"}
     assert match_categories({0: "fox", 1: "giant panda"}, categories) == {0: 9, 1: 5}
     assert match_categories({0: "LABEL_0", 1: "LABEL_1"}, categories) == {0: 5, 1: 9}
     with pytest.raises(ValueError, match=r"only the model has \['cat'\], only the file \['giant panda'\]"):

@@ -35,14 +35,14 @@ class Split:
     Attributes:
         path: The annotation file.
         clips: The videos or images, in the order of the file.
-        categories: The file's categories, each with `id` and `name`, in ascending order of ids.
+        categories: The names of the file's categories by id, in ascending order of ids.
         of_images: True for a file in COCO form (images), False in YouTube-VIS form (videos).
         annotated: Whether the file has annotations to score against.
     """
 
     path: Path
     clips: list[Clip]
-    categories: list[dict[str, Any]]
+    categories: dict[int, str]
     of_images: bool
     annotated: bool
 
@@ -65,7 +65,7 @@ def read_split(annotations: str | os.PathLike, images: str | os.PathLike) -> Spl
     if not folder.is_dir():
         raise FileNotFoundError(f"no such folder of frames: {folder}")
     file = read_annotations(path, ("ytvis", "coco"))
-    # results do not depend on the annotations' ids
+    # Results do not depend on the ids of annotations.
     errors = [problem for problem in file.problems if problem.severity == "error" and problem.kind != "annotation-id"]
     if errors:
         raise AnnotationError(errors)
@@ -79,9 +79,8 @@ def read_split(annotations: str | os.PathLike, images: str | os.PathLike) -> Spl
         raise FileNotFoundError(
             f"{len(missing)} frames that {path} names are not below {folder}, for example {', '.join(missing[:5])}"
         )
-    categories = [{"id": key, "name": name} for key, name in file.categories.items()]
     annotated = any(video.annotations for video in file.videos.values())
-    return Split(path, clips, categories, file.form == "coco", annotated)
+    return Split(path, clips, file.categories, file.form == "coco", annotated)
 
 
 def check_split(split: Split, id2label: Mapping[int, str]) -> None:
@@ -100,7 +99,7 @@ def check_split(split: Split, id2label: Mapping[int, str]) -> None:
         _read_images_truth(split.path) if split.of_images else VisEvaluator(split.path)
 
 
-def match_categories(id2label: Mapping[int, str], categories: list[dict[str, Any]]) -> dict[int, int]:
+def match_categories(id2label: Mapping[int, str], categories: Mapping[int, str]) -> dict[int, int]:
     """
     Map the model's classes to the ids of the annotation file's categories.
 
@@ -109,7 +108,7 @@ def match_categories(id2label: Mapping[int, str], categories: list[dict[str, Any
 
     Args:
         id2label: The model's classes.
-        categories: The file's categories, each with `id` and `name`, in ascending order of ids.
+        categories: The names of the file's categories by id, in ascending order of ids.
 
     Returns:
         Label → category id.
@@ -121,7 +120,7 @@ def match_categories(id2label: Mapping[int, str], categories: list[dict[str, Any
     ```python
     >>> from vita_hf.evaluation.splits import match_categories
 
-    >>> match_categories({0: "fox", 1: "giant panda"}, [{"id": 5, "name": "giant_panda"}, {"id": 9, "name": "Fox"}])
+    >>> match_categories({0: "fox", 1: "giant panda"}, {5: "giant_panda", 9: "Fox"})
     {0: 9, 1: 5}
 
     ```
@@ -129,8 +128,8 @@ def match_categories(id2label: Mapping[int, str], categories: list[dict[str, Any
     if all(name == f"LABEL_{label}" for label, name in id2label.items()):
         if len(id2label) != len(categories):
             raise ValueError(f"the model has {len(id2label)} classes, the annotation file {len(categories)} categories")
-        return dict(zip(sorted(id2label), (category["id"] for category in categories)))
-    by_name = {plain_name(category["name"]): category["id"] for category in categories}
+        return dict(zip(sorted(id2label), categories))
+    by_name = {plain_name(name): key for key, name in categories.items()}
     classes = {plain_name(name) for name in id2label.values()}
     if classes != by_name.keys():
         raise ValueError(
