@@ -111,18 +111,17 @@ def convert_checkpoint(
 
 
 def _network(config_file: str | os.PathLike | None, recipe: str | None) -> _Network:
-    if (config_file is None) == (recipe is None):
+    source = config_file if recipe is None else recipe
+    if source is None or None not in (config_file, recipe):
         raise ValueError(
             "expected either config_file or recipe: a checkpoint does not say which network it belongs to. "
             f"Recipes: {', '.join(list_recipes())}"
         )
-    if config_file is not None and str(config_file) in list_recipes() and not Path(config_file).exists():
-        recipe = str(config_file)
-    if recipe is not None:
-        sections = load_recipe(recipe)
+    if recipe is not None or (str(source) in list_recipes() and not Path(source).exists()):
+        sections = load_recipe(str(source))
         processor = VitaVideoProcessor(**sections.processor)
-        return _Network(config_from_recipe(sections), processor, sections.data.dataset, recipe)
-    cfg = read_detectron2_yaml(config_file)
+        return _Network(config_from_recipe(sections), processor, sections.data.dataset, str(source))
+    cfg = read_detectron2_yaml(source)
     return _Network(config_from_detectron2(cfg), processor_from_detectron2(cfg), dataset_from_detectron2(cfg), None)
 
 

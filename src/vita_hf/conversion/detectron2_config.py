@@ -92,6 +92,26 @@ _FIELDS: dict[str, str] = {
     "detector_chunk_size": "MODEL.VITA.TEST_RUN_CHUNK_SIZE",
 }
 
+# The same for the configuration of a ResNet of unusual widths, and of a Swin.
+_RESNET_WIDTHS: dict[str, str] = {
+    "stem_channels": "MODEL.RESNETS.STEM_OUT_CHANNELS",
+    "res2_channels": "MODEL.RESNETS.RES2_OUT_CHANNELS",
+    "width_per_group": "MODEL.RESNETS.WIDTH_PER_GROUP",
+    "num_groups": "MODEL.RESNETS.NUM_GROUPS",
+}
+_SWIN_FIELDS: dict[str, str] = {
+    "image_size": "MODEL.SWIN.PRETRAIN_IMG_SIZE",
+    "embed_dim": "MODEL.SWIN.EMBED_DIM",
+    "depths": "MODEL.SWIN.DEPTHS",
+    "num_heads": "MODEL.SWIN.NUM_HEADS",
+    "window_size": "MODEL.SWIN.WINDOW_SIZE",
+    "mlp_ratio": "MODEL.SWIN.MLP_RATIO",
+    "qkv_bias": "MODEL.SWIN.QKV_BIAS",
+    "hidden_dropout_prob": "MODEL.SWIN.DROP_RATE",
+    "attention_probs_dropout_prob": "MODEL.SWIN.ATTN_DROP_RATE",
+    "drop_path_rate": "MODEL.SWIN.DROP_PATH_RATE",
+}
+
 # Prefix of a registered dataset ("ytvis_2019_val") → dataset. The "coco2…" ones are COCO images with other labels.
 _DATASET_PREFIXES = {"ytvis_2019": "ytvis2019", "ytvis_2021": "ytvis2021", "ovis": "ovis", "coco_2017": "coco"}
 
@@ -137,8 +157,9 @@ def _read_yaml(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
         raise ValueError(f"{path}: expected a mapping of settings, got {type(settings).__name__}")
     bases = settings.pop("_BASE_", [])
     paths = [path.parent / Path(str(base)).expanduser() for base in (bases if isinstance(bases, list) else [bases])]
-    merged = OmegaConf.merge(*(_read_yaml(base, (*including, path)) for base in paths), settings)
-    return OmegaConf.to_container(merged)
+    layers = [*(_read_yaml(base, (*including, path)) for base in paths), settings]
+    merged: Any = OmegaConf.to_container(OmegaConf.merge(*layers))
+    return merged
 
 
 def _setting(cfg: Mapping[str, Any], name: str) -> Any:
@@ -227,35 +248,19 @@ def _resnet_config(cfg: Mapping[str, Any]) -> PreTrainedConfig:
     depth = _setting(cfg, "MODEL.RESNETS.DEPTH")
     if depth not in (50, 101, 152):
         raise ValueError(f"MODEL.RESNETS.DEPTH: expected 50, 101 or 152, got {depth!r}")
-    common = {"out_indices": [1, 2, 3, 4], "freeze_batch_norm_2d": True}
-    widths = {
-        "stem_channels": "MODEL.RESNETS.STEM_OUT_CHANNELS",
-        "res2_channels": "MODEL.RESNETS.RES2_OUT_CHANNELS",
-        "width_per_group": "MODEL.RESNETS.WIDTH_PER_GROUP",
-        "num_groups": "MODEL.RESNETS.NUM_GROUPS",
-    }
-    if all(_setting(cfg, name) == _setting({}, name) for name in widths.values()):
+    common: dict[str, Any] = {"out_indices": [1, 2, 3, 4], "freeze_batch_norm_2d": True}
+    if all(_setting(cfg, name) == _setting({}, name) for name in _RESNET_WIDTHS.values()):
         return TimmBackboneConfig(backbone=f"resnet{depth}", **common)
-    return VitaResNetConfig(depth=depth, **{field: _setting(cfg, name) for field, name in widths.items()}, **common)
+    widths = {field: _setting(cfg, name) for field, name in _RESNET_WIDTHS.items()}
+    return VitaResNetConfig(depth=depth, **widths, **common)
 
 
 def _swin_config(cfg: Mapping[str, Any]) -> SwinConfig:
-    depths = _setting(cfg, "MODEL.SWIN.DEPTHS")
-    if len(depths) != 4:
-        raise ValueError(f"MODEL.SWIN.DEPTHS: expected four stages, got {depths!r}")
-    return SwinConfig(
-        image_size=_setting(cfg, "MODEL.SWIN.PRETRAIN_IMG_SIZE"),
-        embed_dim=_setting(cfg, "MODEL.SWIN.EMBED_DIM"),
-        depths=depths,
-        num_heads=_setting(cfg, "MODEL.SWIN.NUM_HEADS"),
-        window_size=_setting(cfg, "MODEL.SWIN.WINDOW_SIZE"),
-        mlp_ratio=_setting(cfg, "MODEL.SWIN.MLP_RATIO"),
-        qkv_bias=_setting(cfg, "MODEL.SWIN.QKV_BIAS"),
-        hidden_dropout_prob=_setting(cfg, "MODEL.SWIN.DROP_RATE"),
-        attention_probs_dropout_prob=_setting(cfg, "MODEL.SWIN.ATTN_DROP_RATE"),
-        drop_path_rate=_setting(cfg, "MODEL.SWIN.DROP_PATH_RATE"),
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )
+    fields = {field: _setting(cfg, name) for field, name in _SWIN_FIELDS.items()}
+    if len(fields["depths"]) != 4:
+        raise ValueError(f"MODEL.SWIN.DEPTHS: expected four stages, got {fields['depths']!r}")
+    fields["out_features"] = ["stage1", "stage2", "stage3", "stage4"]
+    return SwinConfig(**fields)
 
 
 def processor_from_detectron2(cfg: Mapping[str, Any]) -> VitaVideoProcessor:
