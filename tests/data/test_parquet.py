@@ -15,7 +15,7 @@ from helpers.annotation_files import HEIGHT, WIDTH, make_ytvis, track, write
 from vita_hf.cards.dataset import write_card
 from vita_hf.data import parquet
 from vita_hf.data.categories import CATEGORIES
-from vita_hf.data.clips.row_stream import RowStream
+from vita_hf.data.clips.streamed import RowStream
 from vita_hf.data.parquet import read_parquet, write_parquet
 from vita_hf.data.readers import read_ytvis
 from vita_hf.data.schema import VIDEO_FEATURES
@@ -273,7 +273,7 @@ def test_script_checks(prepare, content, tmp_path, capsys):
     write(path, content)
     assert prepare(*check) == 1
     printed = capsys.readouterr().out
-    assert "error: " in printed and "video 1, frame 1 (v1/00001.jpg)" in printed
+    assert "error: " in printed and "videos[0] (video 1), frame 1 (v1/00001.jpg)" in printed
     assert f"{path}: 1 errors, 3 warnings" in printed and "  3 polygon" in printed
 
 
@@ -281,7 +281,7 @@ def test_script_ends_with_the_reason(prepare, content, tmp_path):
     content["videos"][0]["length"] = 8
     path = write(tmp_path / "my.json", content)
     arguments = ("--annotations", path, "--images", tmp_path / "frames", "--output", tmp_path / "out")
-    with pytest.raises(SystemExit, match=r"video 1: length is 8, but it names 3 frames\n.*--skip-broken"):
+    with pytest.raises(SystemExit, match=r"\(video 1\): `length` is 8, but it names 3 frames\n.*--skip-broken"):
         prepare(*arguments)
     assert prepare(*arguments, "--skip-broken") == 0
     with pytest.raises(SystemExit, match="no train split of coco below"):

@@ -243,7 +243,7 @@ def test_a_broken_row_is_an_error_or_a_counted_skip():
 
 
 def test_a_schedule_of_other_sources_is_refused():
-    with pytest.raises(ValueError, match=r"sources with \[1\] rows don't fit a schedule for \[2\] and 1 settings"):
+    with pytest.raises(ValueError, match=r"sources with \[1\] rows do not match a schedule for \[2\] and 1 settings"):
         ClipDataset([[noise_row(1)]], [SETTINGS], SampleSchedule([2], [1], 0))
 
 
@@ -277,6 +277,7 @@ def test_collate_normalises_and_then_pads_with_zeros():
     assert batch["mask_labels"].shape == (2, 2, 64, 96) and batch["mask_labels"].dtype == torch.bool
     assert batch["mask_labels"].sum() == 2 * 2 * 33 * 40 and batch["mask_labels"][..., :33, :40].all()
     assert batch["class_labels"].tolist() == [0, 1]
+    assert batch["instance_presence"].tolist() == [[True, True]] * 2
     assert batch["video_ids"] == [33, 20] and batch["skipped"] == ["video 3: gone"]
 
 
@@ -291,13 +292,25 @@ def test_collate_equals_the_processor():
     torch.testing.assert_close(batch["pixel_values_videos"], expected, atol=1e-5, rtol=0)
 
 
+def test_collate_tells_where_instances_are_present():
+    clips = [plain_clip(20, 30, 2), plain_clip(20, 30, 0), plain_clip(33, 30, 1)]
+    clips[0]["mask_labels"][1, 0] = False
+    clips[2]["mask_labels"][0, 1] = False
+    clips[2]["mask_labels"][0, 1, 32, 29] = True  # the last pixel
+    presence = collate_clips(clips, image_mean=[0] * 3, image_std=[1] * 3)["instance_presence"]
+    assert presence.dtype == torch.bool and presence.device.type == "cpu"
+    assert presence.tolist() == [[True, True], [False, True], [True, True]]
+    empty = collate_clips(clips[1:2], image_mean=[0] * 3, image_std=[1] * 3)["instance_presence"]
+    assert empty.shape == (0, 2)
+
+
 def test_collate_pads_to_the_divisor():
     batch = collate_clips([plain_clip(64, 33, 1)], image_mean=[0] * 3, image_std=[1] * 3, size_divisor=16)
     assert batch["pixel_values_videos"].shape[-2:] == (64, 48)
 
 
 def test_collate_refuses_clips_of_different_lengths():
-    with pytest.raises(ValueError, match=r"all of one number of frames, got \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"all with the same number of frames, got \[2, 3\]"):
         collate_clips([plain_clip(4, 4, 1), plain_clip(4, 4, 1, length=3)], image_mean=[0] * 3, image_std=[1] * 3)
 
 

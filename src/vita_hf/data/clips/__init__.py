@@ -1,1 +1,1 @@
-"""Training clips: sampling, augmentation, batching."""
+"""Training clips: how they are sampled, augmented and stacked into batches."""

@@ -1,68 +1,72 @@
-"""Masks of one frame: from a row's run lengths and polygons, through the clip's transforms, to pixels."""
+"""Masks of one frame: from a row's RLEs and polygons, through the clip's transforms, to pixels."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from pycocotools import mask as mask_utils
+from pycocotools import mask as mask_api
 
 from ...ops.rle import RleError, decode
 from ..frames import BrokenSampleError
 from .transforms import Transform
 
 
-def frame_masks(row: dict, instances: Sequence[dict], frame: int, transforms: Sequence[Transform]) -> np.ndarray:
+def frame_masks(
+    row: dict[str, Any], instances: Sequence[dict[str, Any]], frame: int, transforms: Sequence[Transform]
+) -> np.ndarray:
     """
-    Make the masks of some of a row's instances in one frame, transformed.
+    Rasterise the masks of a row's instances in one frame, after the transforms.
 
-    Polygons stay coordinates until after the last transform and are rasterised once. Run lengths are decoded first, and
-    the pixels are moved (nearest neighbour).
+    Polygons stay coordinates until after the last transform and are rasterised once. RLEs are decoded first; the
+    transforms then move pixels (nearest neighbour).
 
     Args:
-        row: a dataset row.
-        instances: N of its instances; all zeros where an instance has no segmentation in this frame.
-        frame: the frame's position in the row.
-        transforms: applied in this order.
+        row: A dataset row.
+        instances: N of its instances.
+        frame: Index of the frame in the row.
+        transforms: Applied in this order.
 
     Returns:
-        bool (N, h, w), h and w after the transforms.
+        Bool array (N, h, w), with the size after the transforms; all False for an instance that is not in the frame.
 
     Raises:
-        BrokenSampleError: run lengths that don't fill the row's height × width.
+        BrokenSampleError: if an RLE does not cover the row's height × width.
     """
     height, width = transforms[-1].new_size if transforms else (row["height"], row["width"])
     masks = np.zeros((len(instances), height, width), dtype=bool)
-    present = [(i, instance["segmentations"][frame]) for i, instance in enumerate(instances)]
-    present = [(i, segmentation) for i, segmentation in present if segmentation]
+    segmentations = {i: instance["segmentations"][frame] for i, instance in enumerate(instances)}
+    segmentations = {i: segmentation for i, segmentation in segmentations.items() if segmentation}
 
-    dense = [i for i, segmentation in present if segmentation["rle"] is not None]
-    if dense:
-        pixels = _decode_rles(row, [instances[i] for i in dense], frame)
+    rles = {i: segmentation["rle"] for i, segmentation in segmentations.items() if segmentation["rle"] is not None}
+    if rles:
+        pixels = _decode_rles(row, rles, instances, frame)
         for transform in transforms:
             pixels = transform.masks(pixels)
-        masks[dense] = pixels
+        masks[list(rles)] = pixels
 
     outlines = {}
-    for i, segmentation in present:
+    for i, segmentation in segmentations.items():
         polygons = [_transform_polygon(polygon, transforms) for polygon in segmentation["polygons"] or []]
-        polygons = [polygon for polygon in polygons if len(polygon) >= 6]  # others were cropped away
+        polygons = [polygon for polygon in polygons if len(polygon) >= 6]  # the others were cropped away
         if polygons:
-            outlines[i] = mask_utils.merge(mask_utils.frPyObjects(polygons, height, width))
+            outlines[i] = mask_api.merge(mask_api.frPyObjects(polygons, height, width))
     if outlines:
-        masks[list(outlines)] = mask_utils.decode(list(outlines.values())).transpose(2, 0, 1)
+        masks[list(outlines)] = mask_api.decode(list(outlines.values())).transpose(2, 0, 1)
     return masks
 
 
-def _decode_rles(row: dict, instances: Sequence[dict], frame: int) -> np.ndarray:
-    """Decode the run lengths of N instances, which all have some: uint8 (N, h, w), column by column in memory."""
+def _decode_rles(
+    row: dict[str, Any], rles: dict[int, str], instances: Sequence[dict[str, Any]], frame: int
+) -> np.ndarray:
+    """Decode n RLEs, given by the indices of their instances: uint8 (n, h, w), column by column in memory."""
     height, width = row["height"], row["width"]
-    rles = [instance["segmentations"][frame]["rle"] for instance in instances]
     try:
-        runs, _, _ = decode(rles, height * width)  # checks them, which pycocotools doesn't
+        pairs, _, _ = decode([*rles.values()], height * width)  # checks them, which pycocotools does not
     except RleError as error:
         index, problem = next(iter(error.problems.items()))
-        where = f"annotation {instances[index]['id']}, frame {frame}"
+        where = f"annotation {instances[[*rles][index]]['id']}, frame {frame}"
         raise BrokenSampleError("rle-corrupt", row["video_id"], where, problem) from None
-    pixels = np.repeat(np.tile(np.array([0, 1], dtype=np.uint8), len(runs)), runs.ravel())
+    pixels = np.repeat(np.tile(np.array([0, 1], dtype=np.uint8), len(pairs)), pairs.ravel())
     return pixels.reshape(-1, width, height).transpose(0, 2, 1)
 
 

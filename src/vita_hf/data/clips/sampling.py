@@ -1,4 +1,6 @@
-"""From a dataset row to a training clip."""
+"""Draw a training clip from a dataset row."""
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,15 +15,16 @@ from .transforms import Transform
 
 def sample_frames(video_length: int, num_frames: int, frame_range: int, rng: np.random.Generator) -> list[int]:
     """
-    Draw a clip's frames, in ascending order.
+    Draw the indices of a clip's frames, in ascending order.
 
-    A reference frame is drawn from the whole video; the others, with replacement, from those at most `frame_range`
-    frames away from it, never the reference itself. A video of one frame is repeated.
+    The reference frame is drawn from the whole video; the others are drawn with replacement from the frames at most
+    `frame_range` away from it, without the reference itself. A video of one frame is repeated.
 
     Args:
-        video_length: number of frames to draw from, at least 1.
-        num_frames: number of frames to draw.
-        frame_range: at least 1 if `num_frames` is more than 1.
+        video_length: Number of frames in the video, at least 1.
+        num_frames: Number of frames to draw.
+        frame_range: Largest distance from the reference frame; at least 1 if `num_frames` is greater than 1.
+        rng: Source of all random numbers.
     """
     if video_length == 1:
         return [0] * num_frames
@@ -32,29 +35,48 @@ def sample_frames(video_length: int, num_frames: int, frame_range: int, rng: np.
     return sorted([reference, *others.tolist()])
 
 
-def draw_clip(row: dict, settings: ClipSettings, rng: np.random.Generator) -> dict:
+def draw_clip(row: dict[str, Any], settings: ClipSettings, rng: np.random.Generator) -> dict[str, Any]:
     """
     Draw a clip from a video, or from an image (a row with one frame), which is repeated.
 
-    Only the drawn frames are decoded, and only their masks. Every random choice comes from `rng`.
+    Only the drawn frames and their masks are decoded.
 
     Args:
-        row: a dataset row, see [`vita_hf.data.schema`].
-        settings: number of frames and augmentation.
-        rng: for example `numpy.random.default_rng(seed)`.
+        row: A dataset row, see [`vita_hf.data.schema`].
+        settings: Number of frames and augmentation.
+        rng: Source of all random numbers.
 
     Returns:
         Dictionary with
 
-        - **pixel_values** uint8 (T, 3, h, w): RGB, augmented, not normalised.
-        - **mask_labels** bool (N, T, h, w): an instance that isn't in a frame has an empty mask there. Crowds, and
-          instances that are in no frame of the clip, are left out. N may be 0, as in the reference: it doesn't redraw.
-        - **class_labels** int64 (N,).
-        - **video_id** int.
-        - **frame_indices**: the drawn frames' T positions in the video.
+        - **pixel_values**: uint8 (T, 3, h, w), RGB, augmented but not normalised.
+        - **mask_labels**: bool (N, T, h, w), empty where an instance is not in a frame. Crowds and instances without a
+          pixel in the clip are left out. N may be 0: like the reference, this draws no second time.
+        - **class_labels**: int64 (N,).
+        - **video_id**: int.
+        - **frame_indices**: list of T positions in the video.
 
     Raises:
-        BrokenSampleError: a frame or a mask that can't be read; the message names the video and the file.
+        BrokenSampleError: if a frame or a mask cannot be read; the message names the video and the file.
+
+    Example:
+    ```python
+    >>> import io
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from vita_hf.data.clips.sampling import draw_clip
+    >>> from vita_hf.data.clips.settings import ClipSettings
+
+    >>> image = io.BytesIO()
+    >>> Image.new("RGB", (64, 48)).save(image, "png")
+    >>> frames = [{"path": None, "bytes": image.getvalue()}] * 10
+    >>> row = {"video_id": 1, "height": 48, "width": 64, "frames": frames, "instances": []}
+    >>> settings = ClipSettings(num_frames=3, frame_range=2, crop_probability=0, short_edges=[96])
+    >>> clip = draw_clip(row, settings, np.random.default_rng(0))
+    >>> clip["pixel_values"].shape, clip["frame_indices"]
+    (torch.Size([3, 3, 96, 128]), [7, 8, 9])
+
+    ```
     """
     if not row["frames"]:
         raise BrokenSampleError("malformed", row["video_id"], "frames", "expected at least one, got none")
@@ -67,11 +89,11 @@ def draw_clip(row: dict, settings: ClipSettings, rng: np.random.Generator) -> di
         if not instance["iscrowd"] and any(instance["segmentations"][frame] for frame in set(frames))
     ]
 
-    keys = list(zip(frames, transforms))
+    views = list(zip(frames, transforms))
     images: dict[tuple, Image.Image] = {}
-    pixel_values = np.stack([np.asarray(_frame_image(row, *key, images)) for key in keys])
-    masks = {key: frame_masks(row, instances, *key) for key in set(keys)}
-    mask_labels = np.stack([masks[key] for key in keys], axis=1)
+    pixel_values = np.stack([np.asarray(_transformed_image(row, *view, images)) for view in views])
+    masks = {view: frame_masks(row, instances, *view) for view in set(views)}
+    mask_labels = np.stack([masks[view] for view in views], axis=1)
     is_visible = mask_labels.any(axis=(1, 2, 3))
     class_labels = np.array([instance["label"] for instance in instances], dtype=np.int64)
     return {
@@ -83,15 +105,17 @@ def draw_clip(row: dict, settings: ClipSettings, rng: np.random.Generator) -> di
     }
 
 
-def _frame_image(row: dict, frame: int, transforms: tuple[Transform, ...], done: dict[tuple, Image.Image]):
-    """Decode and transform a frame. `done` keeps all steps: copies of a frame have some or all in common."""
-    key = (frame, transforms)
-    if key not in done:
+def _transformed_image(
+    row: dict[str, Any], frame: int, transforms: tuple[Transform, ...], cache: dict[tuple, Image.Image]
+) -> Image.Image:
+    """Decode and transform a frame. The cache holds every intermediate image, which repeated frames share."""
+    view = (frame, transforms)
+    if view not in cache:
         if transforms:
-            done[key] = transforms[-1].image(_frame_image(row, frame, transforms[:-1], done))
+            cache[view] = transforms[-1].image(_transformed_image(row, frame, transforms[:-1], cache))
         else:
-            done[key] = decode_frame(row["frames"][frame], row)
-    return done[key]
+            cache[view] = decode_frame(row["frames"][frame], row)
+    return cache[view]
 
 
 __all__ = ["draw_clip", "sample_frames"]

@@ -1,13 +1,13 @@
-"""Which clip is when: mixing sources by weight, in an order that depends on the seed alone.
+"""Deterministic sampling schedule of training clips: sources mixed by weight, in an order that depends on the seed.
 
-Samples are numbered over the whole training, from 0. What sample n is follows from the seed and n, so that the number
-of workers and processes makes no difference, and training can go on at any step.
+Samples are numbered over the whole training, from 0. The seed and n alone decide sample n, so that the number of
+workers and processes makes no difference, and training can resume at any step.
 """
 
 import sys
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -16,15 +16,18 @@ from ..frames import BrokenSampleError
 from .sampling import draw_clip
 from .settings import ClipSettings
 
-# What a random stream is for; part of its seed.
+# Purposes of the random streams; part of their seeds.
 _SOURCES, _PERMUTATION, _CLIP = range(3)
 
 
 class Draw(NamedTuple):
     """
-    A sample: row `index` of source `source`, which is in its pass number `epoch` over its rows.
+    One sample of the schedule.
 
-    All count from 0.
+    Attributes:
+        source: Index of the source.
+        epoch: Number of complete passes over the source so far.
+        index: Index of the row in the source.
     """
 
     source: int
@@ -36,21 +39,31 @@ class SampleSchedule:
     """
     The order of the samples: `schedule[n]` is the [`Draw`] of sample n.
 
-    Each sample's source is drawn by weight, independently of the others. Each source is a stream without end: all its
-    rows in a random order, then all in another one, and so on.
+    The source of each sample is drawn by weight, independently of the others. Each source is an endless stream: all of
+    its rows in a random order, then all of them in another order, and so on.
 
     Args:
-        sizes: the number of rows of each source.
-        weights: how often each source is drawn, relative to the others. A source of weight 0 is never drawn.
-        seed: a non-negative integer.
-        num_samples: the schedule's length; by default it has no end.
+        sizes: Number of rows of each source.
+        weights: How often each source is drawn, relative to the others; 0 for never.
+        seed: A non-negative integer.
+        num_samples: Length of the schedule; endless by default.
 
     Raises:
-        ValueError: not one positive size and one non-negative weight for each source, or only zero weights.
-        IndexError: from `schedule[n]`, beyond its length.
+        ValueError: if a source lacks a positive size or a non-negative weight, or if all weights are 0.
+        IndexError: from `schedule[n]`, if n is beyond the length.
+
+    Example:
+    ```python
+    >>> from vita_hf.data.clips.schedule import SampleSchedule
+
+    >>> schedule = SampleSchedule(sizes=[100, 20], weights=[1.0, 0.5], seed=0)
+    >>> schedule[1000]
+    Draw(source=1, epoch=16, index=10)
+
+    ```
     """
 
-    BLOCK = 1 << 16  # samples whose sources are drawn at a time
+    BLOCK = 1 << 16  # samples whose sources are drawn at once
 
     def __init__(self, sizes: Sequence[int], weights: Sequence[float], seed: int, num_samples: int | None = None):
         if not sizes or len(sizes) != len(weights):
@@ -63,7 +76,7 @@ class SampleSchedule:
         self.num_samples = sys.maxsize if num_samples is None else num_samples
         self._bounds = np.cumsum(self.weights)[:-1] / sum(self.weights)
         self._blocks: list[np.ndarray] = []
-        self._drawn_before = [np.zeros(len(self.sizes), dtype=np.int64)]  # of each source, before each block
+        self._drawn_before = [np.zeros(len(self.sizes), dtype=np.int64)]  # samples of each source before each block
 
     def __len__(self) -> int:
         return self.num_samples
@@ -80,7 +93,7 @@ class SampleSchedule:
         return Draw(source, epoch, int(_permutation(self.seed, source, epoch, self.sizes[source])[position]))
 
     def rng(self, n: int) -> np.random.Generator:
-        """The random numbers of sample n. A stream of its own, because a row comes once in an epoch of its source."""
+        """Return the random number generator of sample n, which no other sample shares."""
         return _generator(self.seed, _CLIP, *self[n])
 
     def _draw_block(self) -> None:
@@ -92,24 +105,23 @@ class SampleSchedule:
 
 class ClipDataset(Dataset):
     """
-    The clips of a training: item n is sample n of the schedule, made by [`draw_clip`].
+    The clips of a training: item n is sample n of the schedule, drawn by [`draw_clip`].
 
     Args:
-        sources: their rows, each a `datasets.Dataset` or another sequence of rows.
-        settings: of each source.
-        schedule: over these sources.
-        skip_broken: what becomes of a row that can't be used. False raises its error. True takes the source's next row,
-            and the clip's `skipped` (a list of strings) says why; this is for the main process to count and log.
+        sources: The rows of each source, a `datasets.Dataset` or another sequence.
+        settings: The clip settings of each source.
+        schedule: A schedule over these sources.
+        skip_broken: Whether the next row of the source replaces a broken row. The item's `skipped` then lists the
+            errors. If False, a broken row raises its error.
 
     Raises:
-        ValueError: sources, settings and schedule don't belong together; or, when an item is taken with `skip_broken`,
-            all rows of its source are broken.
-        BrokenSampleError: when an item is taken without `skip_broken`.
+        ValueError: if sources, settings and schedule do not match; from an item, if all rows of its source are broken.
+        BrokenSampleError: from an item, if its row is broken and `skip_broken` is False.
     """
 
     def __init__(
         self,
-        sources: Sequence[Sequence[dict]],
+        sources: Sequence[Sequence[dict[str, Any]]],
         settings: Sequence[ClipSettings],
         schedule: SampleSchedule,
         skip_broken: bool = False,
@@ -117,20 +129,20 @@ class ClipDataset(Dataset):
         sizes = [len(source) for source in sources]
         if sizes != schedule.sizes or len(settings) != len(sizes):
             raise ValueError(
-                f"sources with {sizes} rows don't fit a schedule for {schedule.sizes} and {len(settings)} settings"
+                f"sources with {sizes} rows do not match a schedule for {schedule.sizes} and {len(settings)} settings"
             )
         self.sources, self.settings, self.schedule, self.skip_broken = sources, settings, schedule, skip_broken
 
     def __len__(self) -> int:
         return len(self.schedule)
 
-    def __getitem__(self, n: int) -> dict:
-        source, _, first = self.schedule[n]
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        source, _, first = self.schedule[index]
         rows, skipped = self.sources[source], []
         for attempt in range(len(rows)):
             row = rows[(first + attempt) % len(rows)]
             try:
-                return draw_clip(row, self.settings[source], self.schedule.rng(n)) | {"skipped": skipped}
+                return draw_clip(row, self.settings[source], self.schedule.rng(index)) | {"skipped": skipped}
             except BrokenSampleError as error:
                 if not self.skip_broken:
                     raise
@@ -142,19 +154,20 @@ class StepBatchSampler:
     """
     The sample numbers of one process's batches, for the steps [start_step, steps).
 
-    Optimiser step s is made from the samples [s · B, (s + 1) · B), B being `batch_size`. They are cut into
-    `micro_batches` parts, whose gradients are accumulated, and each part into one for each process. Which process sees
-    which sample in which part depends on these numbers; the samples of a step don't.
+    With a batch size of B, optimizer step s uses the samples [s · B, (s + 1) · B). They are split into `micro_batches`
+    parts, whose gradients are accumulated, and each part is split among the processes. The split decides which process
+    sees a sample in which part, but not which samples a step uses.
 
     Args:
-        steps: optimiser steps of the whole training.
-        batch_size: samples of a step, over all processes and micro-batches.
-        micro_batches: forward passes of a step.
-        num_processes, process_index: how many there are, and which one this is.
-        start_step: where to begin, after a resume.
+        steps: Optimizer steps of the whole training.
+        batch_size: Samples per step, over all processes and micro-batches.
+        micro_batches: Forward passes per step.
+        num_processes: Number of processes.
+        process_index: Index of this process.
+        start_step: First step, after a resume.
 
     Raises:
-        ValueError: `batch_size` isn't a multiple of `micro_batches` · `num_processes`, or a number is out of range.
+        ValueError: if `batch_size` is not a multiple of `micro_batches` · `num_processes`, or a number is out of range.
     """
 
     def __init__(
@@ -187,8 +200,10 @@ class StepBatchSampler:
 
 def check_batch_size(batch_size: int, micro_batches: int, num_processes: int) -> None:
     """
+    Check that the clips of a step can be split evenly.
+
     Raises:
-        ValueError: a step's clips can't be shared out evenly.
+        ValueError: if `batch_size` is not a multiple of `micro_batches` · `num_processes`, or a number is below 1.
     """
     parts = micro_batches * num_processes
     if min(batch_size, micro_batches, num_processes) < 1 or batch_size % parts:

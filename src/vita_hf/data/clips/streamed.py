@@ -1,50 +1,118 @@
-"""Clips from a stream of rows, as a DataLoader takes them."""
+"""Training clips from a stream of rows, in an order that depends only on the seed."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from datasets import IterableDataset
 from torch.utils.data import Dataset
 
-from .row_stream import RowStream
+from ..schema import has_objects
 from .sampling import draw_clip
 from .schedule import StepBatchSampler
 from .settings import ClipSettings
 
 
-class StreamedClips(Dataset):
+class RowStream(Iterator[dict[str, Any]]):
     """
-    Clips whose rows come with the request: an item is `(n, row)`, its clip is drawn by (seed, n).
+    Endless stream of shuffled rows, epoch after epoch.
 
-    The main process reads the stream and hands each worker the rows it needs, so that neither the number of workers nor
-    that of processes changes the order. There is no index to look for another row in, so a broken row is an error.
+    The shards of an epoch come in random order, and each row is drawn at random from a buffer that the rows pass
+    through. Rows without an object to learn from are left out. Iterate in the main process only: inside a worker,
+    `datasets` yields a part of the shards, and the order would depend on the number of workers.
 
     Args:
-        rows: from `read_parquet(…, streaming=True)`.
-        settings: number of frames and augmentation.
-        seed: decides the order and the clips.
-        buffer_size: rows that the next one is drawn from.
+        rows: Rows with [`schema.VIDEO_FEATURES`], from `read_parquet(…, streaming=True)`.
+        seed, epoch: Decide the order.
+        buffer_size: Number of rows in the buffer. It holds their encoded images, a few MB for a video.
+        position: Number of rows of the first epoch to skip. They are read (not decoded): a stream has no index.
+
+    Attributes:
+        epoch: Epoch of the next row.
+        position: Index of the next row in its epoch. A stream started at both continues with the same row.
+
+    Raises:
+        ValueError: (at once) if the epoch has fewer rows than `position`; (while iterating) if no row has an object.
+    """
+
+    def __init__(self, rows: IterableDataset, seed: int, epoch: int = 0, buffer_size: int = 100, position: int = 0):
+        if buffer_size < 1:
+            raise ValueError(f"buffer_size: expected at least 1, got {buffer_size}")
+        self.epoch, self.position = epoch, 0
+        self._rows, self._seed, self._buffer_size = rows, seed, buffer_size
+        self._iterator = self._shuffled()
+        while self.position < position:
+            if next(self._iterator, None) is None:
+                count = f"the stream has {self.position} rows with objects"
+                raise ValueError(f"position {position} of epoch {epoch}: {count}")
+            self.position += 1
+
+    def _shard_by_shard(self, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+        shards = self._rows.num_shards
+        for shard in rng.permutation(shards).tolist():
+            yield from filter(has_objects, self._rows.shard(num_shards=shards, index=shard))
+
+    def _shuffled(self) -> Iterator[dict[str, Any]]:
+        # `IterableDataset.shuffle` changes its order between versions of `datasets`; a resumed run needs a fixed one.
+        rng = np.random.default_rng((self._seed, self.epoch))
+        buffer: list[dict[str, Any]] = []
+        for row in self._shard_by_shard(rng):
+            if len(buffer) < self._buffer_size:
+                buffer.append(row)
+                continue
+            index = rng.integers(len(buffer))
+            yield buffer[index]
+            buffer[index] = row
+        for index in rng.permutation(len(buffer)).tolist():
+            yield buffer[index]
+
+    def __next__(self) -> dict[str, Any]:
+        row = next(self._iterator, None)
+        if row is None:
+            if self.position == 0:
+                raise ValueError("the stream has no row with an annotated object that is no crowd")
+            self.epoch, self.position = self.epoch + 1, 0
+            self._iterator = self._shuffled()
+            return next(self)
+        self.position += 1
+        return row
+
+
+class StreamedClips(Dataset):
+    """
+    Clips of streamed rows: an item is `(n, row)`, and (seed, n) decide how its clip is drawn.
+
+    The main process reads the stream and sends each worker its rows, so that the order depends neither on the number of
+    workers nor on the number of processes. A broken row is an error, because a stream has no index to replace it from.
+
+    Args:
+        rows: The stream, from `read_parquet(…, streaming=True)`.
+        settings: Number of frames and augmentation.
+        seed: Decides the order of the rows and how the clips are drawn.
+        buffer_size: Number of rows that the next one is drawn from.
     """
 
     def __init__(self, rows: IterableDataset, settings: ClipSettings, seed: int, buffer_size: int = 100):
         self.rows, self.settings, self.seed, self.buffer_size = rows, settings, seed, buffer_size
 
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "rows": None}  # workers read no stream
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "rows": None}  # workers do not read the stream
 
-    def __getitem__(self, item: tuple[int, dict]) -> dict:
-        n, row = item
+    def __getitem__(self, index: tuple[int, dict[str, Any]]) -> dict[str, Any]:
+        n, row = index
         return draw_clip(row, self.settings, np.random.default_rng([self.seed, n])) | {"skipped": []}
 
 
 class StreamBatchSampler:
     """
-    The batches of a [`StepBatchSampler`], with rows: sample n is the stream's n-th row.
+    The batches of a [`StepBatchSampler`] with their rows: sample n is the n-th row of the stream.
+
+    Every process reads the whole stream and keeps the rows of its own samples.
 
     Args:
-        clips: whose stream is read.
-        numbers: which samples this process needs, and when.
-        start: place in the stream of the first step's first row, from `place`; None for its beginning.
+        clips: Clips of the stream to read.
+        numbers: Sample numbers of this process's batches.
+        start: (epoch, position) of the first row, from [`place`]; None for the beginning of the stream.
     """
 
     def __init__(self, clips: StreamedClips, numbers: StepBatchSampler, start: list[int] | None = None):
@@ -52,38 +120,25 @@ class StreamBatchSampler:
         self._places = {numbers.start_step: list(start or (0, 0))}
 
     def place(self, step: int) -> list[int]:
-        """(epoch, position) of a step's first row; of steps that were reached, the newest few hundred."""
+        """Return (epoch, position) of a step's first row; only for the newest thousand steps that were reached."""
         return self._places[step]
 
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def _is_last_of_step(self, n: int) -> bool:
-        """Whether sample n is the last of a step that this process takes."""
-        of_micro_batch = self.numbers.batch_size // self.numbers.micro_batches
-        return n % self.numbers.batch_size >= (self.numbers.micro_batches - 1) * of_micro_batch
-
-    def __iter__(self) -> Iterator[list[tuple[int, dict]]]:
+    def __iter__(self) -> Iterator[list[tuple[int, dict[str, Any]]]]:
         numbers = self.numbers
+        size = numbers.batch_size // numbers.micro_batches
         epoch, position = self._places[numbers.start_step]
         stream = RowStream(self.clips.rows, self.clips.seed, epoch, self.clips.buffer_size, position)
-        reached = numbers.start_step * numbers.batch_size  # the number of the stream's next row
-        for batch in numbers:
-            items = []
-            for n in batch:
-                while reached <= n:
-                    row = next(stream)
-                    reached += 1
-                items.append((n, row))
-            if self._is_last_of_step(batch[-1]):
-                step = batch[-1] // numbers.batch_size + 1
-                while reached < step * numbers.batch_size:  # what other processes take
-                    next(stream)
-                    reached += 1
+        for micro_batch, batch in enumerate(numbers, numbers.start_step * numbers.micro_batches):
+            rows = {n: next(stream) for n in range(micro_batch * size, (micro_batch + 1) * size)}
+            step, is_unfinished = divmod(micro_batch + 1, numbers.micro_batches)
+            if not is_unfinished:
                 self._places[step] = [stream.epoch, stream.position]
             while len(self._places) > 1000:  # far more than workers read ahead
                 del self._places[min(self._places)]
-            yield items
+            yield [(n, rows[n]) for n in batch]
 
 
-__all__ = ["StreamBatchSampler", "StreamedClips"]
+__all__ = ["RowStream", "StreamBatchSampler", "StreamedClips"]

@@ -1,7 +1,8 @@
-"""Geometric transforms of training clips: each moves an image, masks and polygons in the same way.
+"""Geometric transforms of training clips. Each one moves images, masks and polygons alike.
 
 Coordinates are continuous: pixel (row, column) covers [column, column + 1) × [row, row + 1), and polygons are (P, 2)
-arrays of (x, y). The rules are those of detectron2's transforms, which VITA was trained with.
+arrays of (x, y). The transforms follow detectron2, which VITA was trained with. Every transform has `new_size` and the
+methods `image` (PIL), `masks` (uint8 (N, h, w), N ≥ 1) and `polygon` (float64 (P, 2)).
 """
 
 import math
@@ -16,7 +17,7 @@ Size = tuple[int, int]  # height, width
 
 @dataclass(frozen=True)
 class Resize:
-    """Resize to another size: images bilinear (antialiased when shrinking), masks nearest."""
+    """Resize images bilinearly (antialiased when shrinking) and masks by nearest neighbour."""
 
     size: Size
     new_size: Size
@@ -26,7 +27,7 @@ class Resize:
 
     def masks(self, masks: np.ndarray) -> np.ndarray:
         rows, columns = (_nearest(old, new) for old, new in zip(self.size, self.new_size))
-        # Whole columns first: run lengths decode to masks that lie column by column in memory.
+        # Whole columns first: masks decoded from RLE lie column by column in memory.
         return masks.transpose(0, 2, 1).take(columns, axis=1).take(rows, axis=2).transpose(0, 2, 1)
 
     def polygon(self, points: np.ndarray) -> np.ndarray:
@@ -36,7 +37,7 @@ class Resize:
 
 @dataclass(frozen=True)
 class Crop:
-    """Cut a window out; polygons are clipped at its edges, so that nothing from outside can come back later."""
+    """Cut out a window. Polygons are clipped at its edges, so that no later transform brings back what lay outside."""
 
     top: int
     left: int
@@ -73,9 +74,9 @@ class HorizontalFlip:
 @dataclass(frozen=True)
 class Rotate:
     """
-    Rotate about `center` (x, y in pixels), without changing the size; what comes in from outside is black.
+    Rotate about `center` (x, y in pixels) by `degrees`, counter-clockwise as the viewer sees the image.
 
-    `degrees` count counter-clockwise as one sees the image.
+    The size stays; pixels from outside the frame are black.
     """
 
     degrees: float
@@ -100,7 +101,7 @@ class Rotate:
 
 @dataclass(frozen=True)
 class Pad:
-    """Add grey pixels of `value` at the right and the bottom."""
+    """Add grey pixels of `value` at the bottom and the right."""
 
     value: int
     new_size: Size
@@ -119,23 +120,24 @@ class Pad:
 
 
 Transform = Resize | Crop | HorizontalFlip | Rotate | Pad
-"""Has `new_size` and the methods `image` (PIL), `masks` (uint8 (N, h, w), N ≥ 1) and `polygon` (float64 (P, 2))."""
 
 
 @lru_cache(maxsize=64)  # called for every frame, mostly with the same sizes
 def _nearest(old: int, new: int) -> np.ndarray:
-    """The pixel that each of `new` is taken from along an axis: Pillow's choice, whose rounding decides at ties."""
-    return np.asarray(Image.fromarray(np.arange(old, dtype=np.int32)[None]).resize((new, 1), Image.Resampling.NEAREST))[
-        0
-    ]
+    """Return the source index of each of `new` pixels along an axis, rounded at ties as Pillow rounds."""
+    indices = Image.fromarray(np.arange(old, dtype=np.int32)[None])
+    return np.asarray(indices.resize((new, 1), Image.Resampling.NEAREST))[0]
 
 
 def clip_polygon(points: np.ndarray, height: float, width: float) -> np.ndarray:
     """
-    Cut a polygon (P, 2) to [0, width] × [0, height]: (Q, 2), Q = 0 if all of it is outside.
+    Clip a polygon (P, 2) to [0, width] × [0, height].
 
-    Where a concave polygon falls into several parts, they stay connected by edges along the border, which cover
-    nothing. Source: Sutherland and Hodgman, Reentrant polygon clipping, CACM 1974.
+    The parts of a concave polygon stay connected by edges along the border, which cover nothing. Source: Sutherland and
+    Hodgman, Reentrant polygon clipping, CACM 1974.
+
+    Returns:
+        Array (Q, 2), with Q = 0 if the whole polygon lies outside.
     """
     for axis, sign, bound in ((0, -1, 0), (0, 1, width), (1, -1, 0), (1, 1, height)):
         beyond = sign * (points[:, axis] - bound)
@@ -144,7 +146,7 @@ def clip_polygon(points: np.ndarray, height: float, width: float) -> np.ndarray:
             continue
         next_points, next_beyond = np.roll(points, -1, axis=0), np.roll(beyond, -1)
         crosses = inside != (next_beyond <= 0)
-        # After each point comes the place where the edge that starts there crosses the bound, if it does.
+        # Each point is followed by the crossing of the bound and the edge that starts at the point, if they cross.
         fraction = beyond[crosses] / (beyond - next_beyond)[crosses]
         crossings = points.copy()
         crossings[crosses] += fraction[:, None] * (next_points - points)[crosses]
