@@ -55,6 +55,9 @@ evaluate-tiny: $(SYNTHETIC)/heldout/annotations.json
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --quiet
+	$(BIN)/ty check src
+	$(BIN)/python -m mlinter --no-progress src/vita_hf
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow"
