@@ -55,7 +55,7 @@ evaluate-tiny: $(SYNTHETIC)/heldout/annotations.json
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports --quiet
+	$(BIN)/lint-imports
 	$(BIN)/ty check src
 	$(BIN)/python -m mlinter --no-progress src/vita_hf
 
