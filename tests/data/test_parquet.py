@@ -2,6 +2,7 @@
 
 import os
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -132,18 +133,21 @@ def test_interrupted_run_goes_on(dataset, tmp_path, small_shards, monkeypatch):
 def test_shards_of_different_data_do_not_mix(dataset, content, tmp_path):
     out = tmp_path / "out"
     write_parquet(dataset, out)
-    with pytest.raises(
-        ValueError, match=r"holds shards of train made of other data or in another way \(bounds differ\)"
-    ):
+    with pytest.raises(FileExistsError, match=r"holds results of another run \(bounds differ\)"):
         write_parquet(dataset, out, shard_bytes=1)
     content["annotations"][0]["category_id"] = 5
     edited = read_ytvis(write(tmp_path / "b.json", content), tmp_path / "frames", cache_dir=tmp_path / "cache")
-    with pytest.raises(ValueError, match=r"\(rows differ\)"):
+    with pytest.raises(FileExistsError, match=r"\(rows differ\)"):
         write_parquet(edited, out)
     content["categories"][0]["name"] = "hoop"
     other = read_ytvis(write(tmp_path / "c.json", content), tmp_path / "frames", cache_dir=tmp_path / "cache")
-    with pytest.raises(ValueError, match="has other classes"):
+    with pytest.raises(ValueError, match="holds a split with other classes"):
         write_parquet(other, out, "valid")
+
+
+def test_streamed_datasets_are_refused(dataset, tmp_path):
+    with pytest.raises(ValueError, match="expected rows that are not streamed"):
+        write_parquet(replace(dataset, rows=dataset.rows.to_iterable_dataset()), tmp_path / "out")
 
 
 def test_missing_frames_stop_before_anything_is_written(dataset, tmp_path):

@@ -1,28 +1,28 @@
-"""Data sets as Parquet shards with the encoded images inside: for the Hub, and for streaming."""
+"""Datasets as Parquet shards with embedded images, for the Hub and for streaming."""
 
 import hashlib
-import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Dataset, Features, load_dataset
+from datasets import ClassLabel, Dataset, Features, IterableDataset, load_dataset
 from datasets.table import embed_table_storage
 from tqdm.auto import tqdm
 
-from ..files import atomic_path, write_atomically
+from ..files import RunRecord, atomic_path
 from .schema import SCHEMA_VERSION, VIDEO_FEATURES, VideoDataset
 
 logger = logging.getLogger(__name__)
 
-_ROW_GROUP_BYTES = 32_000_000  # read at once when streaming
+_ROW_GROUP_BYTES = 32_000_000  # streaming reads one row group at a time
 
 
 def named_features(id2label: dict[int, str]) -> Features:
-    """[`VIDEO_FEATURES`] with the class names in it: stored the same, shown by name on the Hub."""
+    """Return [`VIDEO_FEATURES`] with the class names: the same storage, but the Hub shows labels by name."""
     features = VIDEO_FEATURES.copy()
     features["instances"].feature["label"] = ClassLabel(names=[id2label[label] for label in range(len(id2label))])
     return features
@@ -32,46 +32,70 @@ def write_parquet(
     dataset: VideoDataset, output: str | os.PathLike, split: str = "train", shard_bytes: int = 500_000_000
 ) -> list[Path]:
     """
-    Write `output/data/{split}-00000-of-0000n.parquet`, images embedded as they are, class names in the schema.
+    Write a dataset to `output/data/{split}-00000-of-0000n.parquet`, with the image files embedded unchanged.
 
-    Each shard is whole or not there. Called again after an interruption, it goes on with the first shard that is
-    missing. The same data give the same shards.
+    Each shard is written atomically. After an interruption, the same call continues with the first missing shard. The
+    same dataset gives the same shards, byte for byte.
 
     Args:
-        dataset: not a streamed one.
-        output: a folder for this data set; other splits may be in it already.
-        split: its name.
-        shard_bytes: of images in a shard, about.
+        dataset: A dataset that is not streamed.
+        output: Folder of the dataset; may hold other splits.
+        split: Name of the split.
+        shard_bytes: Approximate size of the images in a shard.
 
     Returns:
-        The shards.
+        The paths of the shards.
 
     Raises:
-        FileNotFoundError: frames are missing (before anything is written); names up to five.
-        ValueError: the folder holds shards of other data, or another split with other classes.
+        FileNotFoundError: if frames are missing (before anything is written); the message names up to five.
+        FileExistsError: if the folder holds shards of this split made from other data.
+        ValueError: if the dataset is streamed, or if the folder holds another split with other classes.
+
+    Example:
+    ```python
+    >>> import tempfile
+    >>> from datasets import Dataset
+    >>> from vita_hf.data.parquet import read_parquet, write_parquet
+    >>> from vita_hf.data.schema import VIDEO_FEATURES, VideoDataset
+
+    >>> video = {"video_id": 1, "height": 48, "width": 64, "frames": [], "instances": []}
+    >>> rows = Dataset.from_list([video], features=VIDEO_FEATURES)
+    >>> folder = tempfile.mkdtemp()
+    >>> [shard.name for shard in write_parquet(VideoDataset(rows, {0: "cat"}, "mine"), folder)]
+    ['train-00000-of-00001.parquet']
+    >>> read_parquet(folder, streaming=True).id2label
+    {0: 'cat'}
+
+    ```
     """
     rows, output = dataset.rows, Path(output)
+    if isinstance(rows, IterableDataset):
+        raise ValueError(f"dataset {dataset.name}: expected rows that are not streamed")
     sizes = _image_bytes(rows)
-    bounds = _shard_bounds(sizes, shard_bytes)
+    bounds = _partition(sizes, shard_bytes)
     features = named_features(dataset.id2label)
-    plan = {"rows": _digest(rows), "bounds": bounds, "schema_version": SCHEMA_VERSION}
-    plan["classes"] = [*dataset.id2label.values()]
-    _check_plan(output, split, plan)
+    inputs = {
+        "rows": _digest(rows),
+        "bounds": bounds,
+        "schema_version": SCHEMA_VERSION,
+        "classes": [*dataset.id2label.values()],
+    }
+    record = RunRecord(output / f".prepare-{split}.json", inputs)
+    if not record.matches():
+        for other in output.glob(".prepare-*.json"):
+            if RunRecord(other, inputs, free=("rows", "bounds")).changes():
+                raise ValueError(f"{output} holds a split with other classes ({other.name}); choose another folder")
+        record.write()
     shards = [output / "data" / f"{split}-{i:05d}-of-{len(bounds):05d}.parquet" for i in range(len(bounds))]
-    done = [shard.is_file() for shard in shards]
-    if any(done):
-        logger.info("%d of %d shards are there already", sum(done), len(shards))
+    done = sum(shard.is_file() for shard in shards)
+    if done:
+        logger.info("%d of %d shards exist already", done, len(shards))
     with tqdm(total=len(rows), unit="row", desc=f"writing {split}") as bar:
-        for shard, (first, last), is_done in zip(shards, bounds, done):
-            if is_done:
-                bar.update(last - first)
-                continue
-            with atomic_path(shard) as temporary:
-                with pq.ParquetWriter(temporary, features.arrow_schema, use_dictionary=False) as writer:
-                    for begin, end in _row_groups(sizes, first, last):
-                        table = embed_table_storage(_arrow(rows, begin, end))
-                        writer.write_table(pa.table(table.columns, schema=features.arrow_schema))
-                        bar.update(end - begin)
+        for shard, (first, last) in zip(shards, bounds):
+            if not shard.is_file():
+                with atomic_path(shard) as temporary:
+                    _write_shard(temporary, rows, first, _partition(sizes[first:last], _ROW_GROUP_BYTES), features)
+            bar.update(last - first)
     return shards
 
 
@@ -83,53 +107,63 @@ def read_parquet(
     name: str | None = None,
 ) -> VideoDataset:
     """
-    Read what [`write_parquet`] wrote.
+    Read a dataset that [`write_parquet`] wrote.
 
     Args:
-        path_or_hub_id: the folder given to it, or the data set's id on the Hub.
-        split: which one.
-        streaming: rows come as an `IterableDataset`, read as they are needed. Otherwise they are copied into memory-
-            mapped Arrow files in the cache.
-        cache_dir: by default the cache of `datasets`.
-        name: by default the folder's or the repository's name.
+        path_or_hub_id: The folder, or the dataset's id on the Hub.
+        split: Name of the split.
+        streaming: Whether to return an `IterableDataset`, which reads rows when they are needed. Otherwise the rows are
+            copied into memory-mapped Arrow files in the cache.
+        cache_dir: The cache; by default that of `datasets`.
+        name: The dataset's name; by default the name of the folder or the repository.
 
     Raises:
-        FileNotFoundError: the folder has no such split.
-        ValueError: the data are of another form, or lack class names.
+        FileNotFoundError: if the folder lacks the split or some of its shards.
+        ValueError: if the data has other columns, or lacks class names.
     """
-    options = {"split": split, "cache_dir": None if cache_dir is None else os.fspath(cache_dir)}
+    options: dict[str, Any] = {"split": split, "cache_dir": None if cache_dir is None else os.fspath(cache_dir)}
     if os.path.isdir(path_or_hub_id):
-        shards = sorted(Path(path_or_hub_id, "data").glob(f"{split}-*-of-*.parquet"))
-        if not shards:
-            raise FileNotFoundError(f"no shards {split}-*-of-*.parquet in {Path(path_or_hub_id, 'data')}")
-        expected = int(shards[0].stem.rsplit("-of-", 1)[1])
-        if len(shards) != expected:
-            raise FileNotFoundError(f"{shards[0].parent} has {len(shards)} of {expected} shards of {split}")
-        source = {"path": "parquet", "data_files": {split: [str(shard) for shard in shards]}}
+        options |= {"path": "parquet", "data_files": {split: _find_shards(Path(path_or_hub_id, "data"), split)}}
     else:
-        source = {"path": os.fspath(path_or_hub_id)}
-    stream = load_dataset(**source, **options, streaming=True)  # looks at the schema only
-    found = stream.features
-    if found is None or found.arrow_schema != VIDEO_FEATURES.arrow_schema:
-        raise ValueError(f"{path_or_hub_id}: expected columns {VIDEO_FEATURES}, got {found}")
-    label = found["instances"].feature["label"]
+        options["path"] = os.fspath(path_or_hub_id)
+    stream = load_dataset(**options, streaming=True)  # reads only the schema
+    features = stream.features
+    if features is None or features.arrow_schema != VIDEO_FEATURES.arrow_schema:
+        raise ValueError(f"{path_or_hub_id}: expected columns {VIDEO_FEATURES}, got {features}")
+    label = features["instances"].feature["label"]
     if not isinstance(label, ClassLabel):
         raise ValueError(f"{path_or_hub_id}: expected class names, a ClassLabel at instances.label, got {label}")
-    if streaming:
-        rows = stream.cast(VIDEO_FEATURES)
-    else:
-        rows = load_dataset(**source, **options, features=VIDEO_FEATURES)
-    name = name or Path(path_or_hub_id).name
-    return VideoDataset(rows, dict(enumerate(label.names)), name)
+    rows = stream.cast(VIDEO_FEATURES) if streaming else load_dataset(**options, features=VIDEO_FEATURES)
+    return VideoDataset(rows, dict(enumerate(label.names)), name or Path(path_or_hub_id).name)
 
 
-def _arrow(rows: Dataset, first: int, last: int) -> pa.Table:
+def _find_shards(folder: Path, split: str) -> list[str]:
+    shards = sorted(folder.glob(f"{split}-*-of-*.parquet"))
+    if not shards:
+        raise FileNotFoundError(f"no shards {split}-*-of-*.parquet in {folder}")
+    expected = int(shards[0].stem.rsplit("-of-", 1)[1])
+    if len(shards) != expected:
+        raise FileNotFoundError(f"{folder} has {len(shards)} of {expected} shards of {split}")
+    return [str(shard) for shard in shards]
+
+
+def _write_shard(
+    path: Path, rows: Dataset, first: int, row_groups: Sequence[Sequence[int]], features: Features
+) -> None:
+    """Write rows from `first` on. Each row group is a pair of its first row and the row after its last."""
+    with pq.ParquetWriter(path, features.arrow_schema, use_dictionary=False) as writer:
+        for begin, end in row_groups:
+            table = embed_table_storage(_arrow_table(rows, first + begin, first + end))
+            writer.write_table(pa.table(table.columns, schema=features.arrow_schema))
+
+
+def _arrow_table(rows: Dataset, first: int, last: int) -> pa.Table:
     table = rows.with_format("arrow")[first:last]
     return table.replace_schema_metadata(VIDEO_FEATURES.arrow_schema.metadata)
 
 
 def _image_bytes(rows: Dataset) -> list[int]:
-    """Bytes of each row's images."""
+    """Return the size of each row's images in bytes."""
     sizes, missing = [], []
     for row in rows.select_columns(["video_id", "frames"]):
         total = 0
@@ -146,44 +180,24 @@ def _image_bytes(rows: Dataset) -> list[int]:
     return sizes
 
 
-def _shard_bounds(sizes: list[int], shard_bytes: int) -> list[list[int]]:
-    """First row and row after the last of each shard; every shard has a row."""
-    bounds, first, held = [], 0, 0
+def _partition(sizes: Sequence[int], limit: int) -> list[list[int]]:
+    """Cut rows into parts of at most `limit` bytes, but at least one row: the first row and the row after the last."""
+    parts, first, total = [], 0, 0
     for row, size in enumerate(sizes):
-        if row > first and held + size > shard_bytes:
-            bounds.append([first, row])
-            first, held = row, 0
-        held += size
-    return [*bounds, [first, len(sizes)]]
-
-
-def _row_groups(sizes: list[int], first: int, last: int) -> Iterator[list[int]]:
-    for begin, end in _shard_bounds(sizes[first:last], _ROW_GROUP_BYTES):
-        yield [first + begin, first + end]
+        if row > first and total + size > limit:
+            parts.append([first, row])
+            first, total = row, 0
+        total += size
+    return [*parts, [first, len(sizes)]]
 
 
 def _digest(rows: Dataset) -> str:
     digest = hashlib.sha256()
     for first in range(0, len(rows), 1000):
-        table = _arrow(rows, first, min(first + 1000, len(rows)))
+        table = _arrow_table(rows, first, min(first + 1000, len(rows)))
         for batch in table.combine_chunks().to_batches():
             digest.update(batch.serialize())
     return digest.hexdigest()
-
-
-def _check_plan(output: Path, split: str, plan: dict) -> None:
-    """Keeps what the shards are made of beside them, so that no shards of different data mix."""
-    for other in output.glob(".prepare-*.json"):
-        before = json.loads(other.read_text())
-        if other.name == f".prepare-{split}.json" and before != plan:
-            changed = ", ".join(key for key in plan if before.get(key) != plan[key])
-            raise ValueError(
-                f"{output} holds shards of {split} made of other data or in another way ({changed} differ): choose "
-                "another folder or remove this one"
-            )
-        if before["classes"] != plan["classes"]:
-            raise ValueError(f"{output}: the split of {other.name} has other classes; expected one data set a folder")
-    write_atomically(output / f".prepare-{split}.json", json.dumps(plan).encode())
 
 
 __all__ = ["named_features", "read_parquet", "write_parquet"]
