@@ -15,7 +15,8 @@ from transformers import AutoVideoProcessor
 from vita_hf import VitaVideoProcessor
 from vita_hf.image_processing_vita import resize_output_size
 from vita_hf.tracks.building import VideoInstancesBuilder
-from vita_hf.video.sources import VideoReader, list_frames
+from vita_hf.video.images import list_frames
+from vita_hf.video.reader import VideoReader
 
 MEAN = np.array([123.675, 116.28, 103.53])
 STD = np.array([58.395, 57.12, 57.375])
@@ -428,10 +429,10 @@ def test_torchcodec_is_used_where_asked(processor, tmp_path, monkeypatch):
         (np.zeros((0, 8, 8, 3), np.uint8), ValueError, "video 0 has no frames"),
         (5, TypeError, "videos must be a path, an array, a tensor or a list of those, got int"),
         ([5], TypeError, "video 0 must be a path, an array, a tensor or a list of images, got int"),
-        ([[5]], TypeError, "video 0: item 0 of its list of images is not an image but int"),
+        ([[5]], TypeError, "video 0: item 0 of the list of images is no image but int"),
         (np.zeros((2, 8, 8, 3), np.int64), ValueError, "video 0, frame 0: expected uint8 or float values, got torch.i"),
         (np.zeros((2, 8, 8, 2), np.uint8), ValueError, r"frame 0: expected 1, 3 or 4 channels, got an image of shape"),
-        ([Image.new("I;16", (8, 8))], ValueError, "expected 8 bits a channel, got an image of Pillow's mode 'I;16'"),
+        ([Image.new("I;16", (8, 8))], ValueError, "expected 8 bits per channel, got an image of Pillow's mode 'I;16'"),
         (np.zeros(8, np.uint8), ValueError, r"video 0: expected an array with 4 dimensions .*got shape \(8,\)"),
         (
             [np.zeros((8, 8, 3), np.uint8), np.zeros((2, 8, 8, 3), np.uint8)],
@@ -695,10 +696,22 @@ def test_label_names(post_process):
     "arguments, message",
     [
         ({"output_format": "polygons"}, "output_format must be 'masks' or 'rle', got 'polygons'"),
-        ({"target_sizes": [(4, 4)]}, r"target_sizes must have one \(height, width\) a video: expected 2, got 1"),
-        ({"frame_sizes": torch.ones(3, 2)}, r"frame_sizes must have one \(height, width\) a video: expected 2, got 3"),
-        ({"target_sizes": [(4, 4), (0, 4)]}, r"target_sizes must hold positive \(height, width\) pairs, got \(0, 4\)"),
-        ({"target_sizes": [(4, 4), (4, 4, 4)]}, r"positive \(height, width\) pairs, got \(4, 4, 4\)"),
+        (
+            {"target_sizes": [(4, 4)]},
+            r"target_sizes must have one positive \(height, width\) for each of 2 videos, got \[\(4, 4\)\]",
+        ),
+        (
+            {"frame_sizes": torch.ones(3, 2)},
+            r"frame_sizes must have one positive \(height, width\) for each of 2 videos",
+        ),
+        (
+            {"target_sizes": [(4, 4), (0, 4)]},
+            r"positive \(height, width\) for each of 2 videos, got \[\(4, 4\), \(0, 4\)\]",
+        ),
+        (
+            {"target_sizes": [(4, 4), (4, 4, 4)]},
+            r"positive \(height, width\) for each of 2 videos, got \[\(4, 4\), \(4, 4, 4\)\]",
+        ),
         ({"frame_sizes": [(32, 48), (33, 48)]}, "frame size 33×48 exceeds the network's input 32×48"),
         ({"top_k": 0}, "top_k must be at least 1, got 0"),
         ({"chunk_size": 0}, "chunk_size must be at least 1, got 0"),

@@ -1,46 +1,55 @@
-"""Videos to tensors, outputs to instances."""
+# Copyright 2026 the vita-hf authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Video processor of VITA: videos to tensors, outputs to instances."""
 
 import warnings
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from huggingface_hub.dataclasses import validate_typed_dict
-from PIL import Image, ImageOps
 from transformers import BatchFeature
-from transformers.image_utils import (
-    IMAGENET_DEFAULT_MEAN,
-    IMAGENET_DEFAULT_STD,
-    ChannelDimension,
-    PILImageResampling,
-    SizeDict,
-)
-from transformers.processing_utils import VideosKwargs
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling, SizeDict
+from transformers.processing_utils import Unpack, VideosKwargs
+from transformers.utils import auto_docstring
 from transformers.video_processing_utils import BaseVideoProcessor
-from transformers.video_utils import VideoMetadata, make_batched_metadata
+from transformers.video_utils import VideoInput, VideoMetadata, make_batched_metadata
 
 from .tracks.building import VideoInstancesBuilder
 from .tracks.instances import VideoInstances
+from .video.batching import normalize_and_pad
+from .video.frame_source import FrameSource, check_frame_size
+from .video.images import to_rgb_tensor
+from .video.reader import VideoReader
 from .video.resizing import resize_output_size
-from .video.sources import FrameSource, VideoReader, different_size, open_video, read_image, split_videos
+from .video.sources import open_video, split_videos
 
 
 class VitaVideoProcessorKwargs(VideosKwargs, total=False):
-    """
-    Settings of [`VitaVideoProcessor`] beside those that every video processor has.
-
-    Attributes:
-        size_divisor (`int`):
-            Frames are padded at the right and the bottom to a multiple of this.
-        padding (`bool`):
-            Whether videos of different sizes may share a batch, padded to the largest height and width. This changes
-            the results: the network has no padding mask, its position codes and group norms see the padding.
-        decoder (`str`):
-            What decodes video files, "pyav" or "torchcodec".
+    r"""
+    size_divisor (`int`, *optional*, defaults to 32):
+        Frames are padded at the right and the bottom to a multiple of this.
+    padding (`bool`, *optional*, defaults to `False`):
+        Whether videos of different sizes may share a batch, padded to the largest height and width. This changes the
+        results: the network has no padding mask, so its position encodings and group norms see the padding.
+    decoder (`str`, *optional*, defaults to `"pyav"`):
+        Decoder of video files, `"pyav"` or `"torchcodec"`.
     """
 
     size_divisor: int
@@ -64,65 +73,17 @@ class FrameChunk:
     original_size: tuple[int, int]
 
 
-class VitaVideoProcessor(BaseVideoProcessor):
-    r"""
+@auto_docstring(
+    custom_intro="""
     Turn videos into VITA's inputs, and VITA's outputs into instances.
 
-    Frames are resized as uint8 (bilinear, antialiased) so that the shorter side is `size["shortest_edge"]` and the
-    longer at most `size["longest_edge"]`, then rescaled, normalised with ImageNet's mean and standard deviation, and
-    padded with zeros at the right and the bottom to a multiple of `size_divisor`. `size` may also be
-    `{"height", "width"}`, regardless of the aspect ratio. The released models use a shorter side of 360 (ResNet) or
-    448 (Swin). All settings may be given to the constructor or to a call.
-
-    Args:
-        videos:
-            One video or a list of videos.
-
-            - *A single image* is a path with an image's suffix, a PIL image, or an array or tensor with 2 (grey) or 3
-              dimensions. A **list of images is one video**, and so is one image alone.
-            - *A video* is a path to a video file, a path to a folder of frames (sorted by name, numbers as numbers), a
-              4-dimensional array or tensor, or a list of images. A **list of videos is a batch**, and so is a
-              5-dimensional array.
-
-            Arrays are (…, H, W, C) or (…, C, H, W) with 1 (grey), 3 or 4 (RGB and alpha) channels. If both readings
-            are possible, NumPy arrays are taken as channels last and tensors as channels first, unless
-            `input_data_format` says otherwise. Grey is repeated, alpha dropped; with `do_convert_rgb=False`, frames
-            that are not RGB are errors. Images are turned upright by their EXIF tag, video files by their rotation.
-
-            Values are uint8, or floats: in [0, 255] as they are rescaled too, or already in [0, 1] with
-            `do_rescale=False`. Tensors are processed where they are (or on `device`).
-        do_sample_frames, num_frames, fps:
-            With `do_sample_frames=True`, use `num_frames` frames evenly spread over the video, or `fps` frames a
-            second (arrays and images: with `video_metadata` that says their `fps`).
-        return_metadata:
-            Also return `video_metadata`: a list of `VideoMetadata` with each video's original height and width, the
-            frames used, and the frame rate where it is known.
-        return_tensors:
-            "pt" (also if None) or "np".
-
-    Returns:
-        `BatchFeature` with
-
-        - **pixel_values_videos** float32 (B, T, 3, H, W): T is the longest video's length, H and W include padding.
-        - **frame_sizes** int64 (B, 2): height and width after resizing, before padding.
-        - **frame_mask** bool (B, T): True for a video's own frames, False for the zeros after the end of a shorter one.
-
-    Raises:
-        ValueError: No videos or no frames; frames of different sizes in one video; videos of different resized sizes
-            without `padding=True`; a file that can't be decoded; unusable settings, shapes or data types.
-        FileNotFoundError: A file that doesn't exist.
-        ImportError: A video file, and the decoder's package is missing.
-        TypeError: Something that is no video; a setting that doesn't exist.
-
-    Example:
-    ```python
-    >>> processor = VitaVideoProcessor()
-    >>> inputs = processor("clip.mp4", return_tensors="pt")
-    >>> outputs = model(pixel_values_videos=inputs.pixel_values_videos, frame_mask=inputs.frame_mask)
-    >>> result = processor.post_process_video_instance_segmentation(outputs, inputs.frame_sizes, [(720, 1280)])[0]
-    ```
+    Frames are resized as uint8 (bilinear, antialiased) such that the shorter side becomes `size["shortest_edge"]` and
+    the longer side is at most `size["longest_edge"]`; or to exactly `size["height"]` and `size["width"]`. Then they are
+    rescaled, normalised with ImageNet's mean and standard deviation, and padded with zeros at the right and the bottom
+    to a multiple of `size_divisor`. The released models use a shorter side of 360 (ResNet) or 448 (Swin).
     """
-
+)
+class VitaVideoProcessor(BaseVideoProcessor):
     valid_kwargs = VitaVideoProcessorKwargs
     model_input_names = ["pixel_values_videos", "frame_mask"]
 
@@ -142,22 +103,84 @@ class VitaVideoProcessor(BaseVideoProcessor):
     padding = False
     decoder = "pyav"
 
-    def preprocess(self, videos, **kwargs) -> BatchFeature:
-        """Process videos into a batch; see the class for what is accepted and returned."""
-        settings = self._settings(kwargs)
+    def __init__(self, **kwargs: Unpack[VitaVideoProcessorKwargs]) -> None:
+        super().__init__(**kwargs)
+
+    @auto_docstring(custom_intro="Process one video or a batch of videos.")
+    def preprocess(self, videos: VideoInput, **kwargs: Unpack[VitaVideoProcessorKwargs]) -> BatchFeature:
+        r"""
+        Videos (`VideoInput`):
+            One video or a list of videos.
+
+            - An image is a path with an image's suffix, a PIL image, or an array or tensor with 2 (grey) or 3
+              dimensions. A list of images is one video, and so is a single image.
+            - A video is a path to a video file or to a folder of frames (in natural order of their names), an array or
+              tensor with 4 dimensions, or a list of images. A list of videos is a batch, and so is an array with 5
+              dimensions.
+
+            Arrays are (…, H, W, C) or (…, C, H, W) with 1 (grey), 3 or 4 (RGB and alpha) channels. If both are
+            possible, NumPy arrays are channels last and tensors channels first, unless `input_data_format` is given.
+            Grey is repeated and alpha dropped; with `do_convert_rgb=False`, frames that are not RGB are errors. Images
+            are turned upright by their EXIF tag, video files by their rotation.
+
+            Values are uint8 or float. Floats are in [0, 255] too, or in [0, 1] with `do_rescale=False`. Tensors are
+            processed on their device, or on `device`.
+
+        Returns:
+            `BatchFeature` with
+
+            - **pixel_values_videos** float32 (B, T, 3, H, W): T is the length of the longest video; H and W include
+              padding.
+            - **frame_sizes** int64 (B, 2): height and width after resizing, before padding.
+            - **frame_mask** bool (B, T): True for a video's own frames, False after the end of a shorter one.
+            - **video_metadata** (with `return_metadata=True`): a list of `VideoMetadata` with each video's original
+              height and width, the indices of its frames, and its frame rate if known.
+
+        Raises:
+            ValueError: if there are no videos or no frames, the frames of a video differ in size, the resized videos
+                differ in size and `padding` is False, a file cannot be decoded, or a setting cannot be used.
+            FileNotFoundError: if a file does not exist.
+            ImportError: if the package of the decoder is missing.
+            TypeError: if something is not a video, or a setting does not exist.
+
+        Example:
+        ```python
+        >>> import numpy as np
+        >>> from vita_hf import VitaVideoProcessor
+
+        >>> processor = VitaVideoProcessor(size={"shortest_edge": 90})
+        >>> inputs = processor(np.zeros((5, 120, 160, 3), dtype=np.uint8))  # a video of 5 frames
+        >>> inputs.pixel_values_videos.shape, inputs.frame_sizes.tolist()
+        (torch.Size([1, 5, 3, 96, 128]), [[90, 120]])
+
+        ```
+        """
+        settings = self._complete_settings(kwargs)
+        do_convert_rgb, do_sample_frames = settings["do_convert_rgb"], settings["do_sample_frames"]
+        num_frames, fps = settings["num_frames"], settings["fps"]
+        sampler = None
+        if do_sample_frames and not (num_frames is None and fps is None):
+            sampler = partial(self.sample_frames, num_frames=num_frames, fps=fps)
         videos = split_videos(videos)
         metadata = settings["video_metadata"]
         metadata = [None] * len(videos) if metadata is None else make_batched_metadata(videos, metadata)
         if len(metadata) != len(videos):
             raise ValueError(f"video_metadata has {len(metadata)} entries for {len(videos)} videos")
-        loaded = [
-            self._load_video(video, f"video {index}", known, settings)
-            for index, (video, known) in enumerate(zip(videos, metadata))
-        ]
-        batch = self._make_batch([frames for frames, _ in loaded], settings)
-        features = BatchFeature(batch, tensor_type=settings.get("return_tensors"))
+
+        frames, sources = [], []
+        for index, (video, known) in enumerate(zip(videos, metadata)):
+            name = f"video {index} ({video})" if isinstance(video, str | Path) else f"video {index}"
+            source = open_video(video, name, settings["decoder"])
+            indices, known = _choose_frames(source, known, sampler)
+            rgb_frames = self._read_frames(source, indices, do_convert_rgb, settings)
+            first = next(rgb_frames)
+            frames.append(chain([first], rgb_frames))
+            sources.append((source, indices, known, first.shape[1:]))
+        batch = self._preprocess(frames, **settings)
+        features = BatchFeature(batch, tensor_type=settings["return_tensors"])
         if settings["return_metadata"]:
-            features["video_metadata"] = [metadata for _, metadata in loaded]
+            lengths = batch["frame_mask"].sum(1).tolist()
+            features["video_metadata"] = [_complete_metadata(*facts, n) for facts, n in zip(sources, lengths)]
         return features
 
     def iterate_chunks(
@@ -166,55 +189,44 @@ class VitaVideoProcessor(BaseVideoProcessor):
         chunk_size: int,
         indices: Container[int] | None = None,
         max_frames: int | None = None,
-        name: str = "the video",
-        **kwargs,
+        **kwargs: Unpack[VitaVideoProcessorKwargs],
     ) -> Iterator[FrameChunk]:
         """
-        Prepare one video chunk by chunk, holding no more than a chunk of it: together the chunks are what a call of
-        the processor gives for the whole video.
+        Process one video chunk by chunk, with only one chunk in memory.
+
+        Together, the chunks hold the same values as a call of the processor for the whole video.
 
         Args:
             source: The video, from [`~vita_hf.video.sources.open_video`].
-            chunk_size: Frames in every chunk but the last.
-            indices: Which of its frames to use; all by default. `do_sample_frames` plays no role here.
-            max_frames: The most frames to use; all by default.
-            name: What messages call the video.
+            chunk_size: Number of frames in every chunk but the last.
+            indices: Which of its frames to use; by default all. `do_sample_frames` is ignored.
+            max_frames: The most frames to use; by default all.
             kwargs: Settings as for a call.
 
         Raises:
-            As a call does: the settings are checked at once, the frames as they come.
+            ValueError: as for a call, and only when the frame concerned is reached.
+
+        Example:
+        ```python
+        >>> import numpy as np
+        >>> from vita_hf import VitaVideoProcessor
+        >>> from vita_hf.video.sources import open_video
+
+        >>> source = open_video(np.zeros((5, 120, 160, 3), dtype=np.uint8))
+        >>> [len(chunk.pixel_values) for chunk in VitaVideoProcessor().iterate_chunks(source, chunk_size=2)]
+        [2, 2, 1]
+
+        ```
         """
-        settings = self._settings(kwargs)
-        frames = islice(self._resize_frames(source, indices, name, settings), max_frames)
+        settings = self._complete_settings(kwargs)
+        frames = islice(self._read_frames(source, indices, settings["do_convert_rgb"], settings), max_frames)
+        for first in frames:
+            batch = self._preprocess([chain([first], islice(frames, chunk_size - 1))], **settings)
+            height, width = batch["frame_sizes"][0].tolist()
+            yield FrameChunk(batch["pixel_values_videos"][0], (height, width), tuple(first.shape[1:]))
 
-        def chunks():
-            while chunk := list(islice(frames, chunk_size)):
-                batch = self._make_batch([torch.stack([frame for frame, _ in chunk])], settings)
-                size = tuple(batch["frame_sizes"][0].tolist())
-                yield FrameChunk(batch["pixel_values_videos"][0], size, chunk[0][1])
-
-        return chunks()
-
-    def fetch_videos(self, video_url_or_urls, sample_indices_fn=None):
-        """
-        Decode a video file, or a list of them, with `self.decoder`.
-
-        Returns:
-            A uint8 array (T, H, W, 3) and its `VideoMetadata`; for a list, a list of arrays and one of metadata.
-        """
-        if isinstance(video_url_or_urls, list | tuple):
-            videos = [self.fetch_videos(video, sample_indices_fn=sample_indices_fn) for video in video_url_or_urls]
-            return [list(part) for part in zip(*videos)]
-        reader = VideoReader(video_url_or_urls, self.decoder)
-        indices, metadata = _choose_frames(reader, None, sample_indices_fn)
-        frames = list(reader.frames(indices))
-        if not frames:
-            raise ValueError(f"{reader.path} has no frames")
-        frames = np.stack(frames)
-        return frames, _complete(metadata, reader, indices, len(frames), frames.shape[1:3])
-
-    def _settings(self, kwargs: dict) -> dict:
-        """Check a call's settings and fill in the processor's own."""
+    def _complete_settings(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Check the settings of a call and add the processor's own."""
         validate_typed_dict(self.valid_kwargs, kwargs)
         settings = {name: getattr(self, name, None) for name in self.valid_kwargs.__annotations__} | kwargs
         settings = self._standardize_kwargs(**settings)
@@ -224,71 +236,108 @@ class VitaVideoProcessor(BaseVideoProcessor):
             raise ValueError(f"size_divisor must be at least 1, got {settings['size_divisor']}")
         return settings
 
-    def _load_video(self, video, name: str, metadata: VideoMetadata | None, settings: dict):
-        """Read one video and resize its frames one at a time: (T, 3, h, w) in the frames' dtype, and metadata."""
-        if isinstance(video, str | Path):
-            name = f"{name} ({video})"
-        source = open_video(video, name, settings["decoder"])
-        sample_indices_fn = None
-        if settings["do_sample_frames"] and not (settings["num_frames"] is None and settings["fps"] is None):
-
-            def sample_indices_fn(metadata):
-                return self.sample_frames(metadata, num_frames=settings["num_frames"], fps=settings["fps"])
-
-        indices, metadata = _choose_frames(source, metadata, sample_indices_fn)
-        frames = list(self._resize_frames(source, indices, name, settings))
-        metadata = _complete(metadata, source, indices, len(frames), frames[0][1])
-        return torch.stack([frame for frame, _ in frames]), metadata
-
-    def _resize_frames(
-        self, source: FrameSource, indices: Container[int] | None, name: str, settings: dict
-    ) -> Iterator[tuple[torch.Tensor, tuple[int, int]]]:
-        """Yield each frame resized, (3, h, w) in its own dtype, and its original size."""
+    def _read_frames(
+        self, source: FrameSource, indices: Container[int] | None, do_convert_rgb: bool, settings: Mapping[str, Any]
+    ) -> Iterator[torch.Tensor]:
+        """Yield the frames of a video, all of one size, as RGB tensors (3, h, w) in their own dtype."""
         size, brightest = None, -1.0
         for index, frame in enumerate(source.frames(indices)):
-            where = f"{name}, frame {indices[index] if hasattr(indices, '__getitem__') else index}"
+            where = f"{source.name}, frame {indices[index] if hasattr(indices, '__getitem__') else index}"
             if isinstance(frame, str | Path):
                 where += f" ({frame})"
-            frame = _to_channels_first(frame, where, settings["input_data_format"], settings["do_convert_rgb"])
-            if settings["device"] is not None:
-                frame = frame.to(settings["device"])
-            size = size or tuple(frame.shape[1:])
-            if tuple(frame.shape[1:]) != size:
-                raise different_size(where, frame.shape[1:], size)
-            if settings["do_resize"]:
-                frame = self.resize(frame, _resized(settings["size"], *size), settings["resample"])
+            frame = to_rgb_tensor(frame, where, settings["input_data_format"], do_convert_rgb)
+            size = size or frame.shape[1:]
+            check_frame_size(where, frame.shape[1:], size)
             if frame.is_floating_point():
                 brightest = max(brightest, frame.max().item())
-            yield frame, size
+            yield frame if settings["device"] is None else frame.to(settings["device"])
         if size is None:
-            raise ValueError(f"{name} has no frames")
+            raise ValueError(f"{source.name} has no frames")
         if settings["do_rescale"] and 0 <= brightest <= 1:
             warnings.warn(
-                f"{name}: float frames with values of at most 1 were rescaled; "
+                f"{source.name}: float frames with values of at most 1 were rescaled; "
                 "pass do_rescale=False if they are in [0, 1] already",
                 stacklevel=2,
             )
 
-    def _make_batch(self, videos: list[torch.Tensor], settings: dict) -> dict[str, torch.Tensor]:
-        """Normalise videos (T, 3, h, w) and write them into one zero-padded batch."""
-        sizes = [tuple(video.shape[-2:]) for video in videos]
-        if len(set(sizes)) > 1 and not settings["padding"]:
+    def _preprocess(
+        self,
+        videos: Sequence[Iterable[torch.Tensor]],
+        do_resize: bool,
+        size: SizeDict,
+        resample: PILImageResampling,
+        do_rescale: bool,
+        rescale_factor: float,
+        do_normalize: bool,
+        image_mean: Sequence[float],
+        image_std: Sequence[float],
+        do_pad: bool,
+        size_divisor: int,
+        padding: bool,
+        **kwargs,
+    ) -> dict[str, torch.Tensor]:
+        """Resize RGB frames one at a time, and write all videos into one normalised, zero-padded batch."""
+        resized = [
+            torch.stack([self.resize(frame, size, resample) if do_resize else frame for frame in frames])
+            for frames in videos
+        ]
+        sizes = [tuple(video.shape[-2:]) for video in resized]
+        if len(set(sizes)) > 1 and not padding:
+            unequal = ", ".join(f"{height}×{width}" for height, width in sizes)
             raise ValueError(
-                f"videos whose sizes differ after resizing ({', '.join(map(_hxw, sizes))}) can't share a batch without "
-                "changing the results: process them one by one or grouped by size, or pass padding=True to pad them "
-                "to the largest, as in training"
+                f"videos whose sizes differ after resizing ({unequal}) can't share a batch without changing the "
+                "results: process them one by one or grouped by size, or pass padding=True to pad them to the largest"
             )
-        divisor = settings["size_divisor"] if settings["do_pad"] else 1
-        height, width = (-(-max(side) // divisor) * divisor for side in zip(*sizes))
-        length = max(len(video) for video in videos)
-        pixels = torch.zeros((len(videos), length, 3, height, width), device=videos[0].device)
-        mask = torch.zeros((len(videos), length), dtype=torch.bool, device=videos[0].device)
-        names = ("do_rescale", "rescale_factor", "do_normalize", "image_mean", "image_std")
-        for index, (video, (h, w)) in enumerate(zip(videos, sizes)):
-            pixels[index, : len(video), :, :h, :w] = self.rescale_and_normalize(video, *(settings[n] for n in names))
-            mask[index, : len(video)] = True
-        sizes = torch.tensor(sizes, device=videos[0].device)
-        return {"pixel_values_videos": pixels, "frame_sizes": sizes, "frame_mask": mask}
+        pixels = normalize_and_pad(
+            resized,
+            image_mean=image_mean,
+            image_std=image_std,
+            rescale_factor=rescale_factor,
+            size_divisor=size_divisor if do_pad else 1,
+            do_rescale=do_rescale,
+            do_normalize=do_normalize,
+        )
+        lengths = torch.tensor([len(video) for video in resized], device=pixels.device)
+        return {
+            "pixel_values_videos": pixels,
+            "frame_sizes": torch.tensor(sizes, device=pixels.device),
+            "frame_mask": torch.arange(pixels.shape[1], device=pixels.device) < lengths[:, None],
+        }
+
+    def resize(
+        self, image: torch.Tensor, size: SizeDict, resample: PILImageResampling | None = None, **kwargs
+    ) -> torch.Tensor:
+        """Resize an image (…, h, w) to the size that the reference computes, which transformers rounds differently."""
+        height, width = image.shape[-2:]
+        if size is not None and size.height and size.width:
+            height, width = size.height, size.width
+        elif size is not None and size.shortest_edge:
+            height, width = resize_output_size(height, width, size.shortest_edge, size.longest_edge)
+        else:
+            got = None if size is None else dict(size)
+            raise ValueError(f"size must have shortest_edge (and maybe longest_edge), or height and width; got {got}")
+        return super().resize(image, SizeDict(height=height, width=width), resample, **kwargs)
+
+    def fetch_videos(self, video_url_or_urls, sample_indices_fn=None):
+        """
+        Decode a video file, or a list of them, with `self.decoder`.
+
+        Args:
+            video_url_or_urls (`str` or `list`): A path, an http(s) address, or a list of those.
+            sample_indices_fn (`Callable`, *optional*): Maps `VideoMetadata` to the indices of the frames to decode.
+
+        Returns:
+            A uint8 array (T, H, W, 3) and its `VideoMetadata`; for a list, two lists.
+        """
+        if isinstance(video_url_or_urls, list | tuple):
+            videos = [self.fetch_videos(video, sample_indices_fn=sample_indices_fn) for video in video_url_or_urls]
+            return [list(part) for part in zip(*videos)]
+        reader = VideoReader(video_url_or_urls, self.decoder)
+        indices, metadata = _choose_frames(reader, None, sample_indices_fn)
+        frames = list(reader.frames(indices))
+        if not frames:
+            raise ValueError(f"{reader.path} has no frames")
+        return np.stack(frames), _complete_metadata(reader, indices, metadata, frames[0].shape[:2], len(frames))
 
     @torch.no_grad()
     def post_process_video_instance_segmentation(
@@ -305,30 +354,46 @@ class VitaVideoProcessor(BaseVideoProcessor):
         id2label: Mapping[int, str] | None = None,
     ) -> list[VideoInstances]:
         """
-        Turn the model's outputs into instances, one [`VideoInstances`] a video, best scores first.
+        Turn the model's outputs into instances: one [`VideoInstances`] per video, best scores first.
 
-        A track's score is its class probability times the mean mask probability of its pixels (those above 0.5),
-        over the whole video. Computed in float32 on the outputs' device, `chunk_size` frames at a time; the results
-        are on the CPU. For long videos `output_format="rle"` needs little memory.
+        A track's score is its class probability times the mean mask probability of its pixels (those above 0.5) over
+        the whole video. Masks are computed in float32 on the outputs' device; the results are on the CPU. For long
+        videos, `output_format="rle"` needs little memory.
 
         Args:
-            outputs: Has `class_queries_logits` (B, vQ, K + 1), `mask_embeddings` (B, vQ, C) and
+            outputs: Model outputs with `class_queries_logits` (B, vQ, K + 1), `mask_embeddings` (B, vQ, C) and
                 `video_mask_features` (B, T, C, H/4, W/4).
-            frame_sizes: (h, w) of each video before padding, as the processor returns them; (H, W) if None.
-            target_sizes: (h, w) of each video's masks, usually the original frames'; `frame_sizes` if None.
-            top_k: The most tracks a video can have: 10 for YouTube-VIS, 20 for OVIS.
-            threshold: Tracks with a lower score are dropped.
-            one_label_per_query: False ranks all pairs of a query and a class, so that a query may appear with several
-                labels: the rule for metrics and submissions. True takes each query once, with its best class: what
-                people want to look at.
-            output_format: "masks" (bool tensors) or "rle" (compressed run lengths for pycocotools).
-            frame_mask: Tensor (B, T) as the processor returns it: True, then False for frames after the video's end,
-                which are not part of the result.
-            chunk_size: Frames processed at once. Bounds memory; does not change results.
-            id2label: Names of the classes, handed on to the results.
+            frame_sizes: (h, w) of each video before padding, as the processor returns them; by default (H, W).
+            target_sizes: (h, w) of each video's masks, usually that of the original frames; by default `frame_sizes`.
+            top_k: The most tracks per video: 10 for YouTube-VIS, 20 for OVIS.
+            threshold: Lowest score of a track.
+            one_label_per_query: False ranks all pairs of a query and a class, so a query may appear with several
+                labels: the rule for metrics and submissions. True takes each query once, with its best class, which is
+                what people want to look at.
+            output_format: "masks" (bool tensors) or "rle" (compressed RLE for pycocotools).
+            frame_mask: Bool tensor (B, T) as the processor returns it; frames after the end of a video are left out.
+            chunk_size: Number of frames processed at once. It bounds memory and does not change the results.
+            id2label: Names of the classes, passed on to the results.
 
         Raises:
-            ValueError: An argument has a wrong value or length, or a frame size exceeds the network's.
+            ValueError: if an argument has a wrong value or length, or a frame size exceeds (H, W).
+
+        Example:
+        ```python
+        >>> import torch
+        >>> from vita_hf import VitaForVideoInstanceSegmentation, VitaVideoProcessor
+        >>> from vita_hf.inference.loading import SHIPPED_MODEL
+
+        >>> model = VitaForVideoInstanceSegmentation.from_pretrained(SHIPPED_MODEL).eval()
+        >>> processor = VitaVideoProcessor.from_pretrained(SHIPPED_MODEL)
+        >>> inputs = processor(torch.zeros(3, 3, 96, 128, dtype=torch.uint8))
+        >>> with torch.no_grad():
+        ...     outputs = model(inputs.pixel_values_videos)
+        >>> (result,) = processor.post_process_video_instance_segmentation(outputs, inputs.frame_sizes, top_k=5)
+        >>> result.masks.shape
+        torch.Size([5, 3, 96, 128])
+
+        ```
         """
         features, batch_size = outputs.video_mask_features, len(outputs.video_mask_features)
         if chunk_size < 1:
@@ -362,19 +427,19 @@ class VitaVideoProcessor(BaseVideoProcessor):
         return results
 
 
-def _choose_frames(source, metadata: VideoMetadata | None, sample_indices_fn):
-    """Return the indices of the frames to use (None: all) and, where the choice needed it, metadata."""
-    if sample_indices_fn is None:
+def _choose_frames(source: FrameSource, metadata: VideoMetadata | None, sampler: Callable | None):
+    """Return the indices of the frames to use (None: all), and the metadata that the choice is based on."""
+    if sampler is None:
         return None, metadata
     if metadata is None:
         metadata = VideoMetadata(total_num_frames=source.count_frames(), fps=source.fps)
-    return sorted(int(index) for index in sample_indices_fn(metadata=metadata)), metadata
+    return sorted(int(index) for index in sampler(metadata=metadata)), metadata
 
 
-def _complete(metadata: VideoMetadata | None, source, indices, num_frames: int, size) -> VideoMetadata:
-    """Fill in what is known once the frames have been read."""
+def _complete_metadata(source: FrameSource, indices, metadata: VideoMetadata | None, size, num_frames: int):
+    """Add what is known once the frames have been read."""
     metadata = metadata or VideoMetadata(total_num_frames=num_frames, fps=source.fps)
-    duration = metadata.total_num_frames / metadata.fps if metadata.duration is None and metadata.fps else None
+    duration = metadata.total_num_frames / metadata.fps if metadata.fps else None
     return replace(
         metadata,
         height=size[0],
@@ -384,69 +449,13 @@ def _complete(metadata: VideoMetadata | None, source, indices, num_frames: int, 
     )
 
 
-def _to_channels_first(frame, where: str, data_format: str | None, to_rgb: bool) -> torch.Tensor:
-    """Convert an image of any accepted kind to an RGB tensor (3, H, W), uint8 or float32."""
-    if isinstance(frame, str | Path):
-        frame = read_image(frame)
-    if isinstance(frame, Image.Image):
-        if frame.mode in ("I", "F") or frame.mode.startswith("I;"):
-            raise ValueError(f"{where}: expected 8 bits a channel, got an image of Pillow's mode {frame.mode!r}")
-        frame = ImageOps.exif_transpose(frame)
-        # Pillow knows palettes and the like.
-        frame = np.array(frame.convert("RGB") if to_rgb else frame)
-        data_format = ChannelDimension.LAST
-    prefer_last = isinstance(frame, np.ndarray)
-    if prefer_last:
-        frame = torch.from_numpy(np.array(frame, order="C"))
-    if frame.is_floating_point():
-        frame = frame.float()
-    elif frame.dtype != torch.uint8:
-        raise ValueError(f"{where}: expected uint8 or float values, got {frame.dtype}")
-
-    if frame.ndim == 2:
-        frame = frame[None]
-    else:
-        last, first = frame.shape[-1] in (1, 3, 4), frame.shape[0] in (1, 3, 4)
-        if data_format is not None:
-            channels_last = data_format == ChannelDimension.LAST
-        elif last or first:
-            channels_last = last and (prefer_last or not first)
-        else:
-            raise ValueError(f"{where}: expected 1, 3 or 4 channels, got an image of shape {tuple(frame.shape)}")
-        if channels_last:
-            frame = frame.permute(2, 0, 1)
-    if frame.shape[0] not in ((1, 3, 4) if to_rgb else (3,)):
-        allowed = "1, 3 or 4 channels" if to_rgb else "3 channels (do_convert_rgb=False)"
-        raise ValueError(f"{where}: expected {allowed}, got {frame.shape[0]}")
-    return frame.expand(3, -1, -1) if frame.shape[0] == 1 else frame[:3]
-
-
-def _resized(size: SizeDict | None, height: int, width: int) -> SizeDict:
-    """Compute one video's size after resizing."""
-    if size is not None and size.height and size.width:
-        height, width = size.height, size.width
-    elif size is not None and size.shortest_edge:
-        height, width = resize_output_size(height, width, size.shortest_edge, size.longest_edge)
-    else:
-        got = None if size is None else dict(size)
-        raise ValueError(f"size must have shortest_edge (and maybe longest_edge), or height and width; got {got}")
-    return SizeDict(height=height, width=width)
-
-
 def _size_list(sizes, name: str, batch_size: int) -> list[tuple[int, int] | None]:
     if sizes is None:
         return [None] * batch_size
-    if len(sizes) != batch_size:
-        raise ValueError(f"{name} must have one (height, width) a video: expected {batch_size}, got {len(sizes)}")
     sizes = [tuple(int(side) for side in size) for size in sizes]
-    for size in sizes:
-        if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"{name} must hold positive (height, width) pairs, got {size}")
+    if len(sizes) != batch_size or any(len(size) != 2 or min(size) < 1 for size in sizes):
+        raise ValueError(f"{name} must have one positive (height, width) for each of {batch_size} videos, got {sizes}")
     return sizes
-
-
-def _hxw(size) -> str:
-    return f"{size[0]}×{size[1]}"
 
 
 __all__ = ["FrameChunk", "VitaVideoProcessor", "VitaVideoProcessorKwargs", "resize_output_size"]

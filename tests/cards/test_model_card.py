@@ -11,7 +11,7 @@ from vita_hf.conversion import convert_checkpoint
 from vita_hf.conversion.detectron2_config import config_from_detectron2
 from vita_hf.recipes import config_from_recipe, load_recipe
 from vita_hf.tracks.instances import VideoInstances
-from vita_hf.video.sources import VideoReader
+from vita_hf.video.reader import VideoReader
 
 
 def test_model_card_of_a_recipe():

@@ -19,6 +19,7 @@ from helpers.videos import make_frames, write_images, write_video
 from vita_hf import VideoInstances
 from vita_hf.commands import main as cli
 from vita_hf.commands.predict import find_videos
+from vita_hf.video.reader import VideoReader
 
 av = pytest.importorskip("av")
 
@@ -74,22 +75,45 @@ def test_what_is_written(predict):
     assert Image.open("out/clip/contact_sheet.png").width == 1280
 
 
+@pytest.mark.parametrize("options, passes", [((), 2), (("--json-only",), 1), (("--mask-features", "recompute"), 3)])
+def test_a_video_is_opened_once_and_decoded_once_per_pass(predict, monkeypatch, options, passes):
+    """One pass for the network and one for both kinds of pictures; only recomputing needs another."""
+    opened, decoded = [], []
+    initialize, decode = VideoReader.__init__, VideoReader._decode_pyav
+
+    def count_opened(reader, *arguments):
+        opened.append(reader)
+        initialize(reader, *arguments)
+
+    def count_decoded(reader):
+        for frame in decode(reader):
+            decoded.append(frame)
+            yield frame
+
+    monkeypatch.setattr(VideoReader, "__init__", count_opened)
+    monkeypatch.setattr(VideoReader, "_decode_pyav", count_decoded)
+    code, _, errors = predict("clip.mp4", *options)
+    assert code == 0, errors
+    assert (len(opened), len(decoded)) == (1, 5 * passes)
+
+
 def test_what_is_finished_is_skipped(predict):
     assert predict("clip.mp4", "--json-only")[0] == 0
     assert names("out/clip") == ["results.json", "run.json"]
     written = Path("out/clip/results.json").stat().st_mtime_ns
     code, printed, _ = predict("clip.mp4", "frames", "--json-only")
-    assert code == 0 and "clip: finished before, skipped (out/clip)" in printed and "frames: " in printed
+    assert code == 0 and "clip: already finished, skipped (out/clip)" in printed and "frames: " in printed
     assert Path("out/clip/results.json").stat().st_mtime_ns == written
     code, _, errors = predict("clip.mp4", "--json-only", "--threshold", 0.9)
     assert code == 1 and errors.endswith(
-        "error: out/clip holds results of another run (threshold differ): choose another --output, or --overwrite\n"
+        "error: out/clip holds results of another run (threshold differ): choose another output folder, or remove or "
+        "overwrite this one\n"
     )
     assert predict("clip.mp4", "--json-only", "--threshold", 0.9, "--overwrite")[0] == 0
     assert len(VideoInstances.from_json("out/clip/results.json")) == 0
     Path("out/frames/run.json").unlink()
     code, _, errors = predict("frames", "--json-only", "--overwrite")
-    assert code == 1 and "out/frames is there and was not written by vita-hf predict" in errors
+    assert code == 1 and "out/frames exists and was not written by vita-hf predict" in errors
 
 
 def test_frames_and_settings(predict):
@@ -238,7 +262,7 @@ BROKEN = {
         of_different_sizes,
         r"sizes, frame 3 \(sizes/3\.png\): all frames of a video must have one size; this one is 47×64",
     ),
-    "sixteen": (of_16_bits, r"sixteen, frame 0 \(sixteen/0\.png\): expected 8 bits a channel, .* mode 'I;16'"),
+    "sixteen": (of_16_bits, r"sixteen, frame 0 \(sixteen/0\.png\): expected 8 bits per channel, .* mode 'I;16'"),
     "damaged": (of_damaged_images, r"damaged/2\.png can't be decoded as an image"),
 }
 
@@ -298,7 +322,7 @@ def test_a_missing_codec_package(predict, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     code, _, errors = predict("clip.mp4")
     assert code == 1
-    assert "error: reading video files needs the av package: pip install vita-hf[video]" in errors
+    assert "error: video files need the av package: pip install vita-hf[video]" in errors
     assert predict("frames", "--json-only")[0] == 0
 
 
@@ -343,7 +367,7 @@ MODELS = {
     ),
     "another architecture": (
         lambda folder: edit_config(folder, model_type="detr"),
-        "broken is a model of the type 'detr', expected 'vita'",
+        "broken is a model of type 'detr', expected 'vita'",
     ),
     "other sizes": (lambda folder: edit_config(folder, num_queries=11), "the weights of broken can't be read"),
     "a broken config": (
@@ -413,7 +437,6 @@ def test_stopped_in_the_middle_nothing_is_left_behind(predict, tmp_path, monkeyp
     _, errors = process.communicate()
     if sent == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
-        (tmp_path / "out" / ".long.unfinished").mkdir(parents=True)  # had it come a little later
     else:
         assert process.returncode == 130 and errors.decode().endswith("interrupted\n"), errors.decode()
         assert not (tmp_path / "out").exists() or names(tmp_path / "out") == []

@@ -9,7 +9,7 @@ from PIL import Image
 
 from vita_hf.commands import main, web
 from vita_hf.tracks.instances import VideoInstances
-from vita_hf.video.sources import VideoReader
+from vita_hf.video.reader import VideoReader
 
 
 def a_result(num_frames, **fields):

@@ -10,7 +10,7 @@ from vita_hf.inference.mask_feature_stores import (
     DiskStore,
     HostStore,
     RecomputeStore,
-    check_mode,
+    check_rereadable,
     free_memory,
     make_store,
     to_half,
@@ -125,15 +125,13 @@ def test_no_room_on_disk_is_said_beforehand(chunks, monkeypatch, temporary_folde
         make_store("disk", chunks[0], 10_000, None)
 
 
-def test_modes_are_checked():
-    with pytest.raises(ValueError, match=r"mask_features must be one of 'auto', 'exact', 'device', .*, got 'ram'"):
-        check_mode("ram", True)
+def test_recompute_needs_a_video_that_can_be_read_twice():
     with pytest.raises(
         ValueError, match="'recompute' reads the video twice, and an iterator gives its frames only once"
     ):
-        check_mode("recompute", False)
-    check_mode("recompute", True)
-    check_mode("auto", False)
+        check_rereadable("recompute", False)
+    check_rereadable("recompute", True)
+    check_rereadable("auto", False)
 
 
 def test_what_cannot_be_recomputed(chunks, monkeypatch):

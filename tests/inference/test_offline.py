@@ -1,8 +1,6 @@
 """The engine against the model and the processor run over a whole video at once."""
 
-import math
 import threading
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -10,8 +8,9 @@ import torch
 
 from vita_hf.inference import mask_feature_stores
 from vita_hf.inference.loading import load_model
-from vita_hf.inference.offline import VideoStream, read_ahead, segment_video
-from vita_hf.video.sources import EveryNth
+from vita_hf.inference.offline import segment_video
+from vita_hf.inference.options import SegmentationOptions
+from vita_hf.video.sources import open_video
 
 FRAMES, HEIGHT, WIDTH = 11, 50, 70
 
@@ -43,9 +42,9 @@ def whole(loaded, video):
     return result
 
 
-def segment(loaded, video, stream_options=None, **options):
+def segment(loaded, video, **options):
     options = {"top_k": 10, "threshold": 0.0, "one_label_per_query": False} | options
-    return segment_video(loaded[0], VideoStream(loaded[1], video, **(stream_options or {})), **options)
+    return segment_video(*loaded, video, SegmentationOptions(**options))
 
 
 def assert_equal(got, expected):
@@ -89,12 +88,11 @@ def test_chunks_change_nothing(loaded, video, whole, chunk_size):
 def test_by_default_one_label_a_track_and_those_above_the_threshold(loaded, video):
     everything = segment(loaded, video, top_k=None, one_label_per_query=True)
     assert sorted(everything.query_indices.tolist()) == [0, 1, 2, 3, 4]
-    model, processor = loaded
-    result = segment_video(model, VideoStream(processor, video))
+    result = segment_video(*loaded, video)
     assert_equal(result, everything.filter(min_score=0.3))
     assert 0 < len(result) < 5
     assert result.id2label == {0: "cat", 1: "dog", 2: "fox", 3: "hen", 4: "owl"}
-    assert len(segment_video(model, VideoStream(processor, video), threshold=0.0, one_label_per_query=False)) == 10
+    assert len(segment(loaded, video, top_k=None)) == loaded[0].config.evaluation_top_k == 10
 
 
 @pytest.mark.parametrize("mask_features", ["disk", "recompute"])
@@ -114,51 +112,27 @@ def test_nothing_found(loaded, video, mask_features):
     ],
 )
 def test_thinned_out(loaded, video, options, frames):
-    stream = VideoStream(loaded[1], video, **options)
-    assert stream.num_frames == len(frames)
-    got = segment(loaded, video, options)
+    got = segment(loaded, video, **options)
     assert_equal(got, segment(loaded, video[frames]))
     assert got.frame_indices == (frames if options.get("stride", 1) > 1 else None)
-
-
-@pytest.mark.parametrize("step", [1, Fraction(3, 2), Fraction(2997, 1000), Fraction(30, 7), 25])
-def test_every_nth(step):
-    chosen = EveryNth(step)
-    expected = [index for index in (math.floor(n * step) for n in range(300)) if index < 300]
-    assert [index for index in range(300) if index in chosen] == expected
-    assert [chosen[position] for position in range(len(expected))] == expected
-    assert chosen.count(300) == len(expected)
 
 
 def test_frames_that_come_once(loaded, video, whole):
     got = segment(loaded, iter(video), mask_features="device")
     assert_equal(got, whole)
-    stream = VideoStream(loaded[1], iter(video), stride=2, max_frames=4)
-    assert stream.num_frames is None
-    got = segment_video(loaded[0], stream, threshold=0.0)
+    source = open_video(iter(video))
+    got = segment(loaded, source, stride=2, max_frames=4)
+    assert_equal(got, segment(loaded, video[:7:2], mask_features="disk"))
     assert got.frame_indices == [0, 2, 4, 6]
     with pytest.raises(ValueError, match="the video is an iterator, which gives its frames only once"):
-        segment_video(loaded[0], stream)
+        segment(loaded, source)
     with pytest.raises(ValueError, match="mask_features='recompute' reads the video twice"):
         segment(loaded, iter(video), mask_features="recompute")
 
 
-@pytest.mark.parametrize(
-    "stream_options, options, message",
-    [
-        ({"fps": 5, "stride": 2}, {}, "fps and stride both thin the video out"),
-        ({"fps": 5}, {}, "the video does not say how many frames a second it has: pass stride, not fps"),
-        ({"stride": 0}, {}, "stride must be positive, got 0"),
-        ({"stride": 1.5}, {}, "stride must be a whole number of frames, got 1.5"),
-        ({"max_frames": -1}, {}, "max_frames must be positive, got -1"),
-        ({}, {"top_k": 0}, "top_k must be at least 1, got 0"),
-        ({}, {"chunk_size": -1}, "chunk_size must be at least 1, got -1"),
-        ({}, {"mask_features": "cache"}, "mask_features must be one of .*, got 'cache'"),
-    ],
-)
-def test_wrong_arguments(loaded, video, stream_options, options, message):
-    with pytest.raises(ValueError, match=message):
-        segment(loaded, video, stream_options, **options)
+def test_a_frame_rate_needs_a_video_that_states_one(loaded, video):
+    with pytest.raises(ValueError, match="the video does not state its frame rate: pass stride, not fps"):
+        segment(loaded, video, fps=5)
 
 
 def test_numbers_that_are_not_finite_are_noticed(loaded, video):
@@ -185,52 +159,6 @@ def test_mask_memory_is_bounded_for_many_tracks(loaded, video, whole, monkeypatc
     got = segment(loaded, video)
     torch.testing.assert_close(got.scores, whole.scores, rtol=0, atol=1e-6)
     assert (got.to_dense().masks != whole.to_dense().masks).float().mean() < 1e-4
-
-
-def test_only_one_chunk_is_prepared_ahead():
-    taken = []
-
-    def numbers():
-        for number in range(10):
-            taken.append(number)
-            yield number
-
-    with_ahead = read_ahead(numbers())
-    assert next(with_ahead) == 0
-    for _ in range(200):  # the thread has all the time it wants
-        if len(taken) == 3:
-            break
-        threading.Event().wait(0.01)
-    threading.Event().wait(0.05)
-    assert taken == [0, 1, 2]  # one waits, one is held by the thread
-    assert list(with_ahead) == list(range(1, 10))
-
-
-def test_reading_ahead_ends_with_its_user():
-    closed = threading.Event()
-
-    def endless():
-        try:
-            while True:
-                yield 0
-        finally:
-            closed.set()
-
-    threads = threading.active_count()
-    numbers = read_ahead(endless())
-    next(numbers)
-    numbers.close()
-    assert closed.is_set() and threading.active_count() == threads
-
-    def broken():
-        yield 1
-        raise KeyError("lost")
-
-    numbers = read_ahead(broken())
-    assert next(numbers) == 1
-    with pytest.raises(KeyError, match="lost"):
-        next(numbers)
-    assert threading.active_count() == threads
 
 
 @pytest.mark.parametrize("progress, shown", [(True, True), (False, False), (None, False)])

@@ -104,6 +104,17 @@ def test_any_size_and_number(tmp_path, size, count, num_frames):
         np.testing.assert_array_equal(np.asarray(image), np.asarray(sheet))
 
 
+def test_a_contact_sheet_beside_an_overlay_needs_no_second_pass(tmp_path):
+    result = instances(np.ones((2, 15), dtype=bool))
+    frames = iter(grey_video(15))  # can be read only once
+    result.render(frames, tmp_path / "frames", contact_sheet=tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        np.testing.assert_array_equal(np.asarray(sheet), np.asarray(result.plot(grey_video(15))))
+    with pytest.raises(ValueError, match=r"sheet\.mp4: expected the name of an image file"):
+        result.render(grey_video(15), tmp_path / "more", contact_sheet=tmp_path / "sheet.mp4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "sheet.png"]
+
+
 def test_long_names_leave_room_for_the_bars():
     result = instances(np.ones((1, 4)))
     result.id2label = {0: "a very long name of a class " * 20}

@@ -12,7 +12,7 @@ from vita_hf.tracks import drawing as visualization
 from vita_hf.tracks.drawing import Painter, render
 from vita_hf.tracks.instances import VideoInstances, encode_masks
 from vita_hf.tracks.palette import PALETTE, text_color, track_color
-from vita_hf.video.sources import VideoReader
+from vita_hf.video.reader import VideoReader
 
 
 def instances(masks, **fields):

@@ -128,7 +128,7 @@ def test_to_ytvis_takes_other_category_ids(instances, category_ids):
         ({"labels": torch.tensor([1, 2])}, r"labels must have the shape \(4,\) like scores, got \(2,\)"),
         ({"track_ids": torch.zeros(4, 1)}, r"track_ids must have the shape \(4,\) like scores, got \(4, 1\)"),
         ({"masks": torch.zeros(4, 3, 7, 5)}, r"expected shape \(4, 3, 5, 7\), got \(4, 3, 7, 5\)"),
-        ({"masks": [[{}] * 3] * 3 + [[{}]]}, r"expected frames a track \[3, 3, 3, 3\], got \[3, 3, 3, 1\]"),
+        ({"masks": [[{}] * 3] * 3 + [[{}]]}, r"expected frames per track \[3, 3, 3, 3\], got \[3, 3, 3, 1\]"),
     ],
 )
 def test_fields_must_fit_together(masks, change, message):
@@ -292,7 +292,7 @@ def test_json_of_a_failed_write_is_not_there(instances, tmp_path, monkeypatch):
         (lambda c: c.pop("format"), r'r\.json: expected an object with "format": "vita_hf.VideoInstances/1"'),
         (lambda c: c.pop("size"), r"r\.json: 'size' is missing"),
         (lambda c: c["tracks"][1].pop("score"), r"r\.json: 'score' is missing"),
-        (lambda c: c["tracks"][1]["segmentations"].pop(), r"r\.json: masks: expected frames a track \[3, 3, 3, 3\]"),
+        (lambda c: c["tracks"][1]["segmentations"].pop(), r"r\.json: masks: expected frames per track \[3, 3, 3, 3\]"),
         (
             lambda c: c["tracks"][2]["segmentations"][0].update(size=[7, 5]),
             r"r\.json: track 2: expected masks of size \(5, 7\), got \[\(7, 5\)\]",

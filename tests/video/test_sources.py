@@ -4,15 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vita_hf.video.sources import (
-    FrameIterator,
-    FrameList,
-    VideoReader,
-    image_size,
-    open_video,
-    read_image,
-    split_videos,
-)
+from vita_hf.video.images import image_size, read_image
+from vita_hf.video.reader import VideoReader
+from vita_hf.video.sources import FrameIterator, FrameList, open_video, split_videos
 
 
 def save_upright(path, size, orientation):
@@ -32,16 +26,16 @@ def test_files_are_checked_before_the_first_is_used(tmp_path):
     for name in names:
         Image.new("RGB", (30, 20)).save(tmp_path / name)
     frames = FrameList([tmp_path / name for name in names], "clip")
-    frames.check_files()
+    frames.check()
     save_upright(tmp_path / "c.png", (30, 20), 6)
     with pytest.raises(ValueError, match=r"clip, frame 2 \(.*c\.png\): .* this one is 30×20, the first is 20×30"):
-        frames.check_files()
+        frames.check()
     (tmp_path / "b.png").write_text("no image")
     with pytest.raises(ValueError, match=r"b\.png can't be decoded as an image"):
-        frames.check_files()
+        frames.check()
     (tmp_path / "b.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"image file not found: .*b\.png"):
-        frames.check_files()
+        frames.check()
 
 
 def test_length_of_a_video_file(tmp_path):

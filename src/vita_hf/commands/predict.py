@@ -1,31 +1,33 @@
 """`vita-hf predict`: videos to overlays, json and contact sheets."""
 
 import argparse
-import json
 import os
-import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 from urllib.parse import unquote, urlparse
 
 import torch
 
-from ..files import write_atomically
+from ..files import RunRecord, atomic_directory
 from ..inference.loading import SHIPPED_MODEL, describe_model, load_model
-from ..inference.mask_feature_stores import MODES
+from ..inference.options import Decoder, MaskFeatures, SegmentationOptions
 from ..pipeline_vita import VideoInstanceSegmentationPipeline
 from ..tracks.instances import VideoInstances
-from ..video.sources import VIDEO_SUFFIXES, is_url, list_frames, open_video
+from ..video.download import is_url
+from ..video.images import list_frames
+from ..video.reader import VIDEO_SUFFIXES
+from ..video.sources import open_video
 from . import EXPECTED_ERRORS, describe_error
 
-_DESCRIPTION = """Segment and track every object through videos, of any length.
+_DESCRIPTION = """Segment and track every object through videos of any length.
 
-For each video a folder OUTPUT/NAME is written, once all of it is done:
+For each video a folder OUTPUT/NAME appears as soon as it is complete:
   overlay.mp4        the video with masks, labels and track ids
-  results.json       the tracks: scores, labels, ids, masks as run lengths (read by VideoInstances.from_json)
-  contact_sheet.png  some frames, and a time line of which track is seen when
-  run.json           what this was made from; a second call skips what is there already
+  results.json       the tracks: scores, labels, ids, masks as compressed RLE (read by VideoInstances.from_json)
+  contact_sheet.png  some frames, and a time line that shows when each track is visible
+  run.json           what the folder was made from; a second call skips finished videos
 """
 
 _EXAMPLES = """examples:
@@ -34,20 +36,24 @@ _EXAMPLES = """examples:
   vita-hf predict talk.mp4 --fps 5 --max-frames 500 --threshold 0.5
   vita-hf predict long.mp4 --dtype bfloat16 --mask-features disk
 
-A folder is one video if it holds images, or else all the videos and folders of images in it. They are shared out over
-processes (GPUs) under accelerate or torchrun:
+A folder with images is one video. A folder without images stands for all videos and folders of images in it. Under
+accelerate or torchrun, processes (GPUs) share the videos:
   accelerate launch --multi_gpu --num_processes 4 -m vita_hf predict videos/ --model vita-r50-ytvis2019
 """
 
+# The settings that the results depend on, apart from model and video.
+_RECORDED = ("threshold", "top_k", "several_labels", "fps", "stride", "max_frames", "dtype", "json_only")
+
 
 class Video(NamedTuple):
-    """What is to be segmented, and under which name."""
+    """A video to segment: the name of its folder of results, and its path or address."""
 
     name: str
     path: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    defaults = SegmentationOptions()
     parser.description = _DESCRIPTION
     parser.epilog = _EXAMPLES
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video file, folder or http(s) address")
@@ -55,117 +61,121 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", help="directory or Hub id; by default the shipped model, which knows only synthetic shapes"
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="directory to write to (default: out)")
-    parser.add_argument("--overwrite", action="store_true", help="replace results of other settings")
-    parser.add_argument("--json-only", action="store_true", help="write no pictures, only results.json")
+    parser.add_argument("--overwrite", action="store_true", help="replace results made with other settings")
+    parser.add_argument("--json-only", action="store_true", help="write only results.json, no pictures")
 
-    found = parser.add_argument_group("what is found")
-    found.add_argument("--threshold", type=float, default=0.3, help="lowest score of a track (default: 0.3)")
-    found.add_argument("--top-k", type=int, metavar="K", help="the most tracks of a video (default: all)")
-    found.add_argument(
+    tracks = parser.add_argument_group("tracks")
+    tracks.add_argument(
+        "--threshold",
+        type=float,
+        default=defaults.threshold,
+        help="lowest score of a track (default: %(default)s)",
+    )
+    tracks.add_argument("--top-k", type=int, metavar="K", help="the most tracks of a video (default: all)")
+    tracks.add_argument(
         "--several-labels",
         action="store_true",
-        help="a track may have several labels: the rule for metrics, there with --threshold 0 --top-k 10",
+        help="allow several labels per track: the rule for metrics, together with --threshold 0 --top-k 10",
     )
 
-    used = parser.add_argument_group("which frames")
-    thinned = used.add_mutually_exclusive_group()
-    thinned.add_argument("--fps", type=float, help="use so many frames a second")
-    thinned.add_argument("--stride", type=int, metavar="N", help="use every N-th frame")
-    used.add_argument("--max-frames", type=int, metavar="N", help="use at most N frames")
-
-    how = parser.add_argument_group("how")
-    how.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: a GPU if there is one)")
-    how.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
-    how.add_argument("--compile", action="store_true", help="compile the detector: pays for many or long videos")
-    how.add_argument(
-        "--chunk-size", type=int, metavar="N", help="frames the detector takes at once (default: the model's)"
+    frames = parser.add_argument_group("frames")
+    rate = frames.add_mutually_exclusive_group()
+    rate.add_argument("--fps", type=float, help="use this many frames per second")
+    rate.add_argument("--stride", type=int, metavar="N", help="use every N-th frame")
+    frames.add_argument("--max-frames", type=int, metavar="N", help="use at most N frames")
+    frames.add_argument(
+        "--decoder", choices=get_args(Decoder), help="decoder of video files (default: the processor's)"
     )
-    how.add_argument(
+
+    computing = parser.add_argument_group("speed and memory")
+    computing.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: a GPU if there is one)")
+    computing.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
+    computing.add_argument("--compile", action="store_true", help="compile the detector: pays for many or long videos")
+    computing.add_argument(
+        "--chunk-size", type=int, metavar="N", help="frames that the detector takes at once (default: the model's)"
+    )
+    computing.add_argument(
         "--mask-features",
-        choices=MODES,
-        default="auto",
-        help="where they wait until masks are computed: device and recompute (a second pass) are exact, host and "
-        "disk round to half precision, auto takes the first that has room (default: auto)",
+        choices=get_args(MaskFeatures),
+        default=defaults.mask_features,
+        help="where to keep mask features until masks are computed: device and recompute (a second pass) are exact, "
+        "host and disk round to half precision, auto takes the first that has room (default: %(default)s)",
     )
-    how.add_argument("--decoder", choices=["pyav", "torchcodec"], help="of video files (default: the processor's)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Segment this process's share of the videos; the exit code is 1 if any of them failed."""
-    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    """Segment this process's share of the videos. The exit code is 1 if any of them failed."""
+    rank, num_processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if args.output.exists() and not args.output.is_dir():
         raise NotADirectoryError(f"the output directory {args.output} is a file")
+    options = segmentation_options(args, progress=None if rank == 0 else False)
     videos = find_videos(args.videos)
     model = args.model or shipped_model(quiet=rank > 0)
-    record = {"model": describe_model(model), **describe_settings(args)}
+    inputs = {"model": describe_model(model), **{name: getattr(args, name) for name in _RECORDED}}
 
-    todo = []
-    for video in videos[rank::processes]:
-        if is_finished(args.output / video.name, record | describe_video(video), args.overwrite):
-            print(f"{video.name}: finished before, skipped ({args.output / video.name})")
+    unfinished = []
+    for video in videos[rank::num_processes]:
+        record = RunRecord(args.output / video.name / "run.json", {**inputs, **describe_video(video)})
+        if is_finished(record, args.overwrite):
+            print(f"{video.name}: already finished, skipped ({args.output / video.name})")
         else:
-            todo.append(video)
-    if not todo:
+            unfinished.append((video, record))
+    if not unfinished:
         return 0
 
     loaded, processor = load_model(model, dtype=args.dtype)
     segmenter = VideoInstanceSegmentationPipeline(
-        loaded,
-        processor,
-        device=args.device or default_device(),
-        compile=args.compile,
-        progress=None if rank == 0 else False,
+        loaded, processor, device=args.device or default_device(), compile=args.compile
     )
-    failed = []
-    for video in todo:
+    failures = 0
+    for video, record in unfinished:
         try:
-            result = segment(segmenter, video, args, record | describe_video(video))
+            result = segment(segmenter, video, options, record, args.json_only)
         except EXPECTED_ERRORS as error:
             print(f"error: {describe_error(error)}", file=sys.stderr)
-            failed.append(video)
+            failures += 1
         else:
-            describe(video, result, args.output / video.name)
-    if failed and len(todo) > 1:
-        print(f"{len(failed)} of {len(todo)} videos failed", file=sys.stderr)
-    return 1 if failed else 0
+            print_tracks(video, result, record.path.parent)
+    if failures and len(unfinished) > 1:
+        print(f"{failures} of {len(unfinished)} videos failed", file=sys.stderr)
+    return 1 if failures else 0
 
 
-def segment(
-    segmenter: VideoInstanceSegmentationPipeline, video: Video, args: argparse.Namespace, record: dict[str, Any]
-) -> VideoInstances:
-    """Segment one video and write its folder, whole or not at all."""
-    # Opened once: what is behind an address is downloaded once.
-    source = open_video(video.path, video.path, args.decoder or segmenter.video_processor.decoder)
-    result = segmenter(
-        source,
-        fps=args.fps,
-        stride=args.stride,
-        max_frames=args.max_frames,
+def segmentation_options(args: argparse.Namespace, progress: bool | None) -> SegmentationOptions:
+    return SegmentationOptions(
         threshold=args.threshold,
         top_k=args.top_k,
         one_label_per_query=not args.several_labels,
         mask_features=args.mask_features,
         chunk_size=args.chunk_size,
+        fps=args.fps,
+        stride=args.stride,
+        max_frames=args.max_frames,
+        decoder=args.decoder,
+        progress=progress,
     )
-    folder, unfinished = args.output / video.name, args.output / f".{video.name}.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)  # a killed run's
-    try:
-        unfinished.mkdir(parents=True)
-        result.to_json(unfinished / "results.json")
-        if not args.json_only:
-            result.render(source, unfinished / "overlay.mp4")
-            result.plot(source, unfinished / "contact_sheet.png")
-        write_atomically(unfinished / "run.json", json.dumps(record, indent=2).encode())
-        if folder.is_dir():
-            shutil.rmtree(folder)
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def segment(
+    segmenter: VideoInstanceSegmentationPipeline,
+    video: Video,
+    options: SegmentationOptions,
+    record: RunRecord,
+    json_only: bool,
+) -> VideoInstances:
+    """Segment one video and write its folder, which appears when it is complete."""
+    # Opened once: an address is downloaded only once.
+    source = open_video(video.path, decoder=options.decoder or segmenter.video_processor.decoder)
+    result = segmenter(source, **vars(options))
+    with atomic_directory(record.path.parent) as folder:
+        result.to_json(folder / "results.json")
+        if not json_only:
+            result.render(source, folder / "overlay.mp4", contact_sheet=folder / "contact_sheet.png")
+        replace(record, path=folder / record.path.name).write()
     return result
 
 
-def describe(video: Video, result: VideoInstances, folder: Path) -> None:
-    """Print what was found."""
+def print_tracks(video: Video, result: VideoInstances, folder: Path) -> None:
     print(f"{video.name}: {len(result)} tracks in {result.num_frames} frames, written to {folder}")
     for track, label, score in zip(result.track_ids.tolist(), result.label_names, result.scores.tolist()):
         print(f"  #{track} {label} {score:.2f}")
@@ -173,11 +183,11 @@ def describe(video: Video, result: VideoInstances, folder: Path) -> None:
 
 def find_videos(arguments: list[str]) -> list[Video]:
     """
-    Find the videos that arguments name, each with a name of its own.
+    Find the videos that the arguments stand for, and give each a unique name.
 
     Raises:
-        FileNotFoundError: An argument doesn't exist.
-        ValueError: A folder has no videos, or two videos would get the same name.
+        FileNotFoundError: if an argument does not exist.
+        ValueError: if a folder holds no videos, or two videos would get the same name.
     """
     paths: list[str] = []
     for argument in arguments:
@@ -187,30 +197,31 @@ def find_videos(arguments: list[str]) -> list[Video]:
         elif not path.exists():
             raise FileNotFoundError(f"no such video: {argument}")
         elif path.is_dir() and not list_frames(path):
-            inside = [
-                str(item)
-                for item in sorted(path.iterdir())
-                if item.name[0] != "."
-                and (list_frames(item) if item.is_dir() else item.suffix.lower() in VIDEO_SUFFIXES)
-            ]
-            if not inside:
+            videos = [str(item) for item in sorted(path.iterdir()) if _is_video(item)]
+            if not videos:
                 raise ValueError(f"the folder {argument} holds no images, no videos and no folders of images")
-            paths += inside
+            paths += videos
         else:
             paths.append(argument)
     paths = list(dict.fromkeys(paths))
-    plain = [_parts(path)[-1].rpartition(".")[0] or _parts(path)[-1] for path in paths]
-    # Where names collide, with the ending and the folder.
-    names = [name if plain.count(name) == 1 else "-".join(_parts(path)[-2:]) for name, path in zip(plain, paths)]
+    stems = [_parts(path)[-1].rpartition(".")[0] or _parts(path)[-1] for path in paths]
+    # Videos with the same stem get names with suffix and folder.
+    names = [stem if stems.count(stem) == 1 else "-".join(_parts(path)[-2:]) for stem, path in zip(stems, paths)]
     for name in names:
         if names.count(name) > 1:
             same = [path for path, other in zip(paths, names) if other == name]
-            raise ValueError(f"{' and '.join(same)} would both be written to {name}: pass them in calls of their own")
+            raise ValueError(f"{' and '.join(same)} would both be written to {name}: pass them in separate calls")
     return [Video(name, path) for name, path in zip(names, paths)]
 
 
+def _is_video(path: Path) -> bool:
+    if path.name[0] == ".":
+        return False
+    return bool(list_frames(path)) if path.is_dir() else path.suffix.lower() in VIDEO_SUFFIXES
+
+
 def _parts(path: str) -> list[str]:
-    """The folder's and the file's name."""
+    """Split a path, or the host and file name of an address, into its components."""
     if is_url(path):
         address = urlparse(path)
         return [address.netloc, Path(unquote(address.path)).name or "video"]
@@ -218,12 +229,11 @@ def _parts(path: str) -> list[str]:
 
 
 def describe_video(video: Video) -> dict[str, Any]:
-    """What tells that a video has changed."""
+    """Describe a video's files by number, size and modification time, to notice later that they have changed."""
     if is_url(video.path):
         return {"video": video.path}
     path = Path(video.path).resolve()
-    files = list_frames(path) if path.is_dir() else [path]
-    stats = [file.stat() for file in files]
+    stats = [file.stat() for file in (list_frames(path) if path.is_dir() else [path])]
     return {
         "video": str(path),
         "files": len(stats),
@@ -232,41 +242,26 @@ def describe_video(video: Video) -> dict[str, Any]:
     }
 
 
-def describe_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """The settings that results depend on."""
-    names = ("threshold", "top_k", "several_labels", "fps", "stride", "max_frames", "dtype", "json_only")
-    return {name: getattr(args, name) for name in names}
-
-
-def is_finished(folder: Path, record: dict[str, Any], overwrite: bool) -> bool:
+def is_finished(record: RunRecord, overwrite: bool) -> bool:
     """
-    Whether a video's folder is there, made from the same.
+    Tell whether a video's folder exists and was made from the same inputs.
 
     Raises:
-        FileExistsError: It is there, made from something else, and not to be overwritten.
+        FileExistsError: if it was made from other inputs and is not to be overwritten, or was not written by this
+            command.
     """
-    if not folder.exists():
-        return False
-    file = folder / "run.json"
-    before = json.loads(file.read_text()) if file.is_file() else None
-    if before == record:
-        return True
-    if before is None:
-        raise FileExistsError(f"{folder} is there and was not written by vita-hf predict: choose another --output")
-    if overwrite:
-        return False
-    changed = sorted(key for key in before.keys() | record.keys() if before.get(key) != record.get(key))
-    raise FileExistsError(
-        f"{folder} holds results of another run ({', '.join(changed)} differ): choose another --output, or --overwrite"
-    )
+    folder, changes = record.path.parent, record.changes()
+    if changes is None and folder.exists():
+        raise FileExistsError(f"{folder} exists and was not written by vita-hf predict: choose another --output")
+    return False if changes and overwrite else record.matches()
 
 
 def shipped_model(quiet: bool) -> Path:
     """
-    The model to use where none is named.
+    Return the model to use if none is named.
 
     Raises:
-        FileNotFoundError: This installation has none.
+        FileNotFoundError: if this installation has none.
     """
     if not (SHIPPED_MODEL / "config.json").is_file():
         raise FileNotFoundError("no --model was given, and none is shipped with this installation")

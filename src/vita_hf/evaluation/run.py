@@ -5,9 +5,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..image_processing_vita import VitaVideoProcessor
-from ..inference.offline import VideoStream, segment_video
+from ..inference.offline import segment_video
+from ..inference.options import SegmentationOptions
 from ..modeling_vita import VitaForVideoInstanceSegmentation
-from ..video.sources import image_size
+from ..video.images import image_size
 from .results import ResultStore
 from .splits import Clip, Split, match_categories
 
@@ -71,12 +72,10 @@ def segment_clip(
         )
     instances = segment_video(
         model,
-        VideoStream(processor, clip.frames, name=f"video {clip.id}"),
-        top_k=top_k or model.config.evaluation_top_k,
-        threshold=0.0,
-        one_label_per_query=False,
-        mask_features="exact",
-        progress=False,
+        processor,
+        clip.frames,
+        SegmentationOptions.for_scoring(top_k or model.config.evaluation_top_k),
+        name=f"video {clip.id}",
     )
     results = instances.to_ytvis(clip.id, category_ids)
     if split.of_images:

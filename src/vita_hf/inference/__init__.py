@@ -1,1 +1,6 @@
-"""Run a model over a video."""
+"""
+A model run over a video.
+
+`offline.segment_video` segments a video of any length, with the settings of `options.SegmentationOptions`;
+`loading.load_model` loads a model and its processor.
+"""

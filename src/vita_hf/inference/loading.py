@@ -1,4 +1,4 @@
-"""A model and its processor from a directory or the Hub, complete or not at all."""
+"""Load a model and its processor from a directory or the Hub, and insist that both are complete."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from ..configuration_vita import VitaConfig
 from ..image_processing_vita import VitaVideoProcessor
 from ..modeling_vita import VitaForVideoInstanceSegmentation
 
-# Small enough for the package; knows nothing but the shapes of the synthetic data set.
+# Small enough to ship in the wheel. It knows only the shapes of the synthetic dataset.
 SHIPPED_MODEL = Path(__file__).parents[1] / "models" / "tiny-synthetic"
 
 _PROCESSOR_FILES = ("video_preprocessor_config.json", "processor_config.json", "preprocessor_config.json")
@@ -21,19 +21,30 @@ def load_model(
     model: str | Path, dtype: torch.dtype | str = "auto"
 ) -> tuple[VitaForVideoInstanceSegmentation, VitaVideoProcessor]:
     """
-    Load a model that is to be used, not trained further: what is missing is an error, not drawn at random.
+    Load a model for inference. Missing weights are an error, and never initialised at random.
 
     Args:
-        model: A directory that `save_pretrained` or `vita-hf convert` wrote, or a Hub id.
-        dtype: Of the weights; "auto" takes the checkpoint's.
+        model: A directory written by `save_pretrained` or `vita-hf convert`, or a Hub id.
+        dtype: Dtype of the weights; "auto" keeps the checkpoint's.
 
     Returns:
         The model, on the CPU and in evaluation mode, and its processor.
 
     Raises:
-        FileNotFoundError: There is no such directory.
-        OSError: The Hub has no such model, or can't be reached.
-        ValueError: It is not a VITA model, lacks weights or the processor's settings, or a file can't be read.
+        FileNotFoundError: if there is no such directory.
+        OSError: if the Hub has no such model or cannot be reached.
+        ValueError: if it is not a VITA model, weights or the processor's settings are missing, or a file cannot be
+            read.
+
+    Example:
+    ```python
+    >>> from vita_hf.inference.loading import SHIPPED_MODEL, load_model
+
+    >>> model, processor = load_model(SHIPPED_MODEL)
+    >>> model.config.id2label[0]
+    'disc'
+
+    ```
     """
     load_config(model)
     processor = load_processor(model)
@@ -46,35 +57,26 @@ def load_model(
     missing = sorted(report["missing_keys"])
     if missing:
         raise ValueError(
-            f"{model} lacks {len(missing)} of the model's weights, for example {missing[0]}: it is no whole VITA model"
+            f"{model} lacks {len(missing)} of the model's weights, for example {missing[0]}: it is not a complete VITA "
+            "model"
         )
     return loaded.eval(), processor
 
 
 def load_config(model: str | Path) -> VitaConfig:
-    """
-    Load a model's configuration.
-
-    Raises:
-        FileNotFoundError, OSError, ValueError: As for `load_model`.
-    """
+    """Load a model's configuration. It raises the same errors as `load_model`."""
     _check_directory(model, ("config.json",), "holds no model: config.json is missing")
     try:
         config = AutoConfig.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise type(error)(f"the configuration of {model} can't be loaded: {first_line(error)}") from error
     if not isinstance(config, VitaConfig):
-        raise ValueError(f"{model} is a model of the type {config.model_type!r}, expected 'vita'")
+        raise ValueError(f"{model} is a model of type {config.model_type!r}, expected 'vita'")
     return config
 
 
 def load_processor(model: str | Path) -> VitaVideoProcessor:
-    """
-    Load a model's processor.
-
-    Raises:
-        FileNotFoundError, OSError, ValueError: As for `load_model`.
-    """
+    """Load a model's processor. It raises the same errors as `load_model`."""
     _check_directory(
         model,
         _PROCESSOR_FILES,
@@ -105,7 +107,7 @@ def describe_model(model: str | Path) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message."""
+    """Return the first line of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

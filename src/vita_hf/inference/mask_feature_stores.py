@@ -1,7 +1,8 @@
-"""Where a video's mask features wait, from the detector's pass over its frames until the masks are computed.
+"""
+Keep a video's mask features until its masks are computed.
 
-A frame's mask features are large (256 channels at a quarter of the resolution: 15 MiB for 360×640), and all frames have
-to pass the detector before the first mask can be computed.
+All frames must pass the detector before the first mask can be computed, and the mask features of a frame are large: 256
+channels at a quarter of the resolution, 15 MiB for a frame of 360×640.
 """
 
 import errno
@@ -12,38 +13,37 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from .options import MaskFeatures
+
 logger = logging.getLogger(__name__)
 
-MaskFeatures = Literal["auto", "exact", "device", "host", "disk", "recompute"]
+Recompute = Callable[[], Generator[Tensor]]
 
-Recompute = Callable[[], Generator[Tensor, None, None]]
-
-# In order of preference. "exact" leaves out those that round to half precision.
+# In order of preference. "exact" excludes the stores that round to half precision.
 _CHOICES = {"auto": ("device", "host", "disk", "recompute"), "exact": ("device", "recompute")}
-MODES = (*_CHOICES, "device", "host", "disk", "recompute")
 
-# Share of the free memory, or disk, that mask features may take where the choice is ours.
+# "auto" and "exact" fill at most this share of the free memory or disk.
 _SHARE = 0.5
-_UNKNOWN_MEMORY = 4 * 2**30  # assumed where the system doesn't tell
+_UNKNOWN_MEMORY = 4 * 2**30  # assumed if the system does not tell its free memory
 
 
 class MaskFeatureStore(Protocol):
-    """Keeps chunks `(n, C, H/4, W/4)` and gives them back in order, once."""
+    """Keeps chunks of mask features (n, C, H/4, W/4), and returns them once, in order."""
 
     def append(self, features: Tensor) -> None: ...
 
-    def chunks(self) -> Generator[Tensor, None, None]: ...
+    def chunks(self) -> Generator[Tensor]: ...
 
     def close(self) -> None: ...
 
 
 class DeviceStore:
-    """Keeps them as they are, where they are."""
+    """Keeps mask features on their device, unchanged."""
 
     def __init__(self):
         self._chunks: list[Tensor] = []
@@ -51,7 +51,7 @@ class DeviceStore:
     def append(self, features: Tensor) -> None:
         self._chunks.append(features)
 
-    def chunks(self) -> Generator[Tensor, None, None]:
+    def chunks(self) -> Generator[Tensor]:
         self._chunks.reverse()
         while self._chunks:
             yield self._chunks.pop()
@@ -61,7 +61,7 @@ class DeviceStore:
 
 
 class HostStore(DeviceStore):
-    """Keeps them in the host's memory, in half precision."""
+    """Keeps mask features in main memory, in half precision."""
 
     def append(self, features: Tensor) -> None:
         super().append(to_half(features).cpu())
@@ -69,10 +69,10 @@ class HostStore(DeviceStore):
 
 class DiskStore:
     """
-    Keeps them in a file of the temporary folder (`TMPDIR`), in half precision.
+    Keeps mask features in a file in the temporary folder (`TMPDIR`), in half precision.
 
-    The file has no name (on Windows: the system deletes it with its last handle), so nothing is left of it however the
-    process ends.
+    The file has no name (on Windows, the system deletes it with its last handle), so it disappears with the process
+    however that ends.
     """
 
     def __init__(self):
@@ -91,7 +91,7 @@ class DiskStore:
             raise _no_space(self._file.tell(), None) from error
         self._chunks.append((features.shape, features.dtype))
 
-    def chunks(self) -> Generator[Tensor, None, None]:
+    def chunks(self) -> Generator[Tensor]:
         self._file.seek(0)
         for shape, dtype in self._chunks:
             features = torch.empty(shape, dtype=dtype)
@@ -109,10 +109,10 @@ class DiskStore:
 
 class RecomputeStore:
     """
-    Keeps nothing, and computes them again.
+    Keeps nothing, and computes the mask features again.
 
     Args:
-        compute: Gives the chunks from the start.
+        compute: Yields all chunks.
     """
 
     def __init__(self, compute: Recompute):
@@ -121,7 +121,7 @@ class RecomputeStore:
     def append(self, features: Tensor) -> None:
         pass
 
-    def chunks(self) -> Generator[Tensor, None, None]:
+    def chunks(self) -> Generator[Tensor]:
         return self._compute()
 
     def close(self) -> None:
@@ -129,22 +129,20 @@ class RecomputeStore:
 
 
 def to_half(features: Tensor) -> Tensor:
-    """In half precision: bfloat16 as it is, everything else as float16, values beyond its range as the range's end."""
+    """Convert to half precision: bfloat16 stays, everything else becomes float16, clamped to its range."""
     if features.dtype in (torch.float16, torch.bfloat16):
         return features
     limit = torch.finfo(torch.float16).max
     return features.clamp(-limit, limit).to(torch.float16)
 
 
-def check_mode(mode: str, rereadable: bool) -> None:
+def check_rereadable(mode: MaskFeatures, rereadable: bool) -> None:
     """
-    Complain about a mode that can't work, before anything is computed.
+    Fail before a long run if the mode needs a second pass over a video that can be read only once.
 
     Raises:
-        ValueError: There is no such mode, or it needs a video that can be read twice.
+        ValueError: if it does.
     """
-    if mode not in MODES:
-        raise ValueError(f"mask_features must be one of {', '.join(map(repr, MODES))}, got {mode!r}")
     if mode == "recompute" and not rereadable:
         raise ValueError(
             "mask_features='recompute' reads the video twice, and an iterator gives its frames only once: pass a file, "
@@ -153,33 +151,30 @@ def check_mode(mode: str, rereadable: bool) -> None:
 
 
 def make_store(
-    mode: MaskFeatures,
-    features: Tensor,
-    num_frames: int | None,
-    recompute: Recompute | None,
+    mode: MaskFeatures, features: Tensor, num_frames: int | None, recompute: Recompute | None
 ) -> MaskFeatureStore:
     """
     Make the store for one video.
 
     Args:
-        mode: "auto" takes the first of device, host, disk, recompute that has room for the whole video, "exact" device
-            or else recompute. If the video's length is unknown, "auto" takes disk.
+        mode: See [`~vita_hf.inference.options.SegmentationOptions`]. "auto" takes disk if the length is unknown.
         features: The first chunk.
-        num_frames: The video's length, or None.
-        recompute: Gives all chunks again; None if the video can't be read twice.
+        num_frames: Length of the video, or None if unknown.
+        recompute: Yields all chunks again; None if the video can be read only once.
 
     Raises:
-        OSError: "disk" is asked for and the temporary folder has no room for the whole video.
-        ValueError: "exact" needs a second pass over a video that can't be read twice.
+        OSError: if `mode` is "disk" and the temporary folder has no room for the whole video.
+        ValueError: if "exact" needs a second pass over a video that can be read only once.
     """
-    asked, half_size = mode, min(features.element_size(), 2)
+    requested, half_size = mode, min(features.element_size(), 2)
     if mode in _CHOICES:
         mode = _choose(mode, features, num_frames, recompute is not None)
         logger.debug("mask features: %s (%s)", mode, "length unknown" if num_frames is None else f"{num_frames} frames")
     if mode == "recompute":
         if recompute is None:
             raise ValueError(
-                f"mask_features={asked!r}: the mask features don't fit into memory, and an iterator can't be read twice"
+                f"mask_features={requested!r}: the mask features don't fit into memory, and an iterator can't be read "
+                "twice"
             )
         return RecomputeStore(recompute)
     if mode == "disk" and num_frames is not None:
@@ -204,15 +199,15 @@ def _choose(mode: str, features: Tensor, num_frames: int | None, rereadable: boo
 
 
 def free_disk() -> int:
-    """Free bytes in the temporary folder."""
+    """Return the number of free bytes in the temporary folder."""
     return shutil.disk_usage(tempfile.gettempdir()).free
 
 
 def free_memory(device: torch.device) -> int:
-    """Free bytes of a device's memory; of the host's within the limits of its container."""
+    """Return the number of free bytes in a device's memory; for the CPU within the limits of its container."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        # What PyTorch holds but doesn't use is free as well.
+        # Memory that PyTorch holds but does not use is free as well.
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if sys.platform != "linux":
         return _UNKNOWN_MEMORY
@@ -241,14 +236,12 @@ def _no_space(size: int, num_frames: int | None) -> OSError:
 
 
 __all__ = [
-    "MODES",
     "DeviceStore",
     "DiskStore",
     "HostStore",
     "MaskFeatureStore",
-    "MaskFeatures",
     "RecomputeStore",
-    "check_mode",
+    "check_rereadable",
     "free_disk",
     "free_memory",
     "make_store",

@@ -1,24 +1,26 @@
-"""A whole video in one picture: some of its frames, and when each track is seen."""
+"""A whole video in one picture: some of its frames, and a time line that shows when each track is visible."""
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..files import atomic_path
-from .drawing import Painter, ResultFrames, frame_numbers
-from .instances import VideoInstances
+from .base import Tracks
+from .painter import Painter
 from .palette import track_color
+from .result_frames import ResultFrames
 
 _BACKGROUND, _INK, _FAINT = (255, 255, 255), (32, 32, 32), (226, 226, 226)
 _FONT_SIZE, _GAP, _ROW = 14, 12, 24
 
 
 def plot(
-    result: VideoInstances,
-    video,
+    result: Tracks,
+    video: Any,
     path: str | os.PathLike | None = None,
     *,
     num_frames: int = 8,
@@ -27,66 +29,131 @@ def plot(
     decoder: str = "pyav",
 ) -> Image.Image:
     """
-    Draw a contact sheet: evenly spaced frames with the tracks over them, and a time line of which track is seen when.
+    Draw a contact sheet: evenly spaced frames with their tracks, above a time line.
 
     Args:
         result: The tracks.
-        video: What they were found in, as for [`vita_hf.tracks.drawing.render`].
-        path: Where to write the picture as well, as an image file of any kind that Pillow knows.
-        num_frames: The most frames to show; the first and the last are among them.
-        columns: Frames beside each other.
-        width: Width of the picture in pixels.
-        decoder: "pyav" or "torchcodec".
+        video: The video they were found in: a file, a folder of images, an address, or frames.
+        path: An image file to write the picture to, of any format that Pillow knows.
+        num_frames: The most frames to show, from the first to the last.
+        columns: Number of frames side by side.
+        width: Width of the picture in pixels, at least 320.
+        decoder: Decoder of video files, "pyav" or "torchcodec".
 
     Raises:
-        ValueError: The video doesn't have the result's frames, or frames of another size; a bad argument.
+        ValueError: if the video lacks a frame or its frames have another size than the masks, or if an argument is out
+            of range.
+
+    Example:
+    ```python
+    >>> import numpy as np
+    >>> from transformers import pipeline
+    >>> from vita_hf.data.synthetic import SyntheticVideo
+    >>> from vita_hf.inference.loading import SHIPPED_MODEL
+
+    >>> video = np.stack([image for image, _ in SyntheticVideo(2, 0, length=4)])
+    >>> result = pipeline("video-instance-segmentation", model=str(SHIPPED_MODEL), device="cpu")(video)
+    >>> result.plot(video, width=640).width
+    640
+
+    ```
     """
-    if num_frames < 1 or columns < 1 or width < 320:
-        raise ValueError(
-            "expected num_frames and columns of at least 1 and a width of at least 320, got "
-            f"num_frames={num_frames}, columns={columns}, width={width}"
-        )
-    if path is not None and Path(path).suffix.lower() not in Image.registered_extensions():
-        raise ValueError(f"{path}: expected the name of an image file, for example one that ends in .png")
-    chosen = np.unique(np.linspace(0, result.num_frames - 1, num_frames).round().astype(int)).tolist()
-    sheet = _stack(
-        _frame_grid(result, ResultFrames(result, video, decoder, chosen), chosen, columns, width),
-        _time_line(result, chosen, width),
-    )
     if path is not None:
+        check_image_path(path)
+    sheet = ContactSheet(result, num_frames, columns, width)
+    for image, frame in zip(ResultFrames(result, video, decoder, sheet.chosen), sheet.chosen):
+        sheet.add(image, frame)
+    if path is not None:
+        sheet.save(path)
+    return sheet.picture
+
+
+def check_image_path(path: str | os.PathLike) -> None:
+    """
+    Fail early if Pillow cannot write an image with this suffix.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    if Path(path).suffix.lower() not in Image.registered_extensions():
+        raise ValueError(f"{path}: expected the name of an image file, for example one that ends in .png")
+
+
+class ContactSheet:
+    """
+    A contact sheet that is drawn frame by frame, so that it can share a decoded video with other uses.
+
+    Args:
+        result: The tracks.
+        num_frames: The most frames to show, from the first to the last.
+        columns: Number of frames side by side.
+        width: Width of the picture in pixels, at least 320.
+
+    Attributes:
+        chosen: Which of the result's frames are shown.
+        picture: The picture, complete once all chosen frames have been added.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    def __init__(self, result: Tracks, num_frames: int = 8, columns: int = 4, width: int = 1280):
+        if num_frames < 1 or columns < 1 or width < 320:
+            raise ValueError(
+                "expected num_frames and columns of at least 1 and a width of at least 320, got "
+                f"num_frames={num_frames}, columns={columns}, width={width}"
+            )
+        self.result = result
+        self.chosen = _evenly_spaced(result.num_frames, num_frames)
+        self._painter = Painter(result)
+        self._columns = min(columns, len(self.chosen))
+        self._cell = (width - (self._columns + 1) * _GAP) // self._columns
+        height, length = result.size
+        # Very tall frames are limited in height; small frames are enlarged to make labels readable.
+        scale = min(self._cell / length, 1.5 * self._cell / height)
+        self._size = (max(1, round(height * scale)), max(1, round(length * scale)))
+        time_line = _draw_time_line(result, self.chosen, width)
+        grid_height = _GAP + -(-len(self.chosen) // self._columns) * self._step
+        self.picture = Image.new("RGB", (width, grid_height + time_line.height), _BACKGROUND)
+        self.picture.paste(time_line, (0, grid_height))
+
+    @property
+    def _step(self) -> int:
+        return self._size[0] + _ROW + _GAP
+
+    def add(self, image: np.ndarray, frame: int) -> None:
+        """
+        Draw one frame into its place; frames that are not among `chosen` are ignored.
+
+        Args:
+            image: Uint8 RGB array (h, w, 3).
+            frame: Which of the result's frames it is.
+        """
+        if frame not in self.chosen:
+            return
+        row, column = divmod(self.chosen.index(frame), self._columns)
+        x = _GAP + column * (self._cell + _GAP) + (self._cell - self._size[1]) // 2
+        y = _GAP + row * self._step
+        self.picture.paste(Image.fromarray(self._painter.draw(image, frame, self._size)), (x, y))
+        caption, times = f"frame {self.result.frame_numbers[frame]}", self.result.timestamps
+        if times:
+            caption = f"{_clock(times[frame], 2)} · {caption}"
+        pen, font = ImageDraw.Draw(self.picture), ImageFont.load_default(_FONT_SIZE)
+        pen.text((x, y + self._size[0] + _ROW // 2), caption, _INK, font, anchor="lm")
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the picture to an image file."""
         with atomic_path(path) as temporary:
-            sheet.save(temporary)
-    return sheet
+            self.picture.save(temporary)
 
 
-def _frame_grid(result: VideoInstances, frames: ResultFrames, chosen: list[int], columns: int, width: int):
-    """The frames `chosen`, with what time it is beneath each."""
-    columns = min(columns, len(chosen))
-    cell = (width - (columns + 1) * _GAP) // columns
-    height, length = result.size
-    # Frames far higher than wide don't make the sheet endless; small ones are enlarged, so that labels can be read.
-    scale = min(cell / length, 1.5 * cell / height)
-    size = (max(1, round(height * scale)), max(1, round(length * scale)))
-    step = size[0] + _ROW + _GAP
-    grid = Image.new("RGB", (width, _GAP + -(-len(chosen) // columns) * step), _BACKGROUND)
-    pen, font = ImageDraw.Draw(grid), ImageFont.load_default(_FONT_SIZE)
-    painter = Painter(result)
-    for position, (frame, image) in enumerate(zip(chosen, frames)):
-        x = _GAP + position % columns * (cell + _GAP) + (cell - size[1]) // 2
-        y = _GAP + position // columns * step
-        grid.paste(Image.fromarray(painter.draw(image, frame, size)), (x, y))
-        pen.text((x, y + size[0] + _ROW // 2), _moment(result, frame), _INK, font, anchor="lm")
-    return grid
-
-
-def _moment(result: VideoInstances, frame: int) -> str:
-    number = f"frame {frame_numbers(result)[frame]}"
-    times = result.timestamps
-    return f"{_clock(times[frame], 2)} · {number}" if times else number
+def _evenly_spaced(length: int, count: int) -> list[int]:
+    """Choose at most `count` integers from 0 to `length` - 1."""
+    return np.unique(np.linspace(0, length - 1, count).round().astype(int)).tolist()
 
 
 def _clock(seconds: float, digits: int) -> str:
-    """Minutes and seconds, with hours where there are any: 1:05.50."""
+    """Format a time as minutes and seconds, with hours if there are any: 1:05.50."""
     ticks = round(seconds * 10**digits)
     minutes, ticks = divmod(ticks, 60 * 10**digits)
     seconds = f"{ticks / 10**digits:0{3 + digits if digits else 2}.{digits}f}"
@@ -95,7 +162,7 @@ def _clock(seconds: float, digits: int) -> str:
 
 @dataclass
 class _Axis:
-    """Where the time line's frames are: frame t covers the pixels from `edge(t)` to `edge(t + 1)`."""
+    """Positions of the time line's frames: frame t covers the pixels from `edge(t)` to `edge(t + 1)`."""
 
     left: int
     right: int
@@ -104,9 +171,16 @@ class _Axis:
     def edge(self, frame: int) -> int:
         return self.left + round(frame * (self.right - self.left) / self.num_frames)
 
+    def center(self, frame: int) -> int:
+        return (self.edge(frame) + self.edge(frame + 1)) // 2
 
-def _time_line(result: VideoInstances, chosen: list[int], width: int) -> Image.Image:
-    """One row a track: its colour, id, label and score, and a bar where it has pixels; thin lines at frames shown."""
+
+def _draw_time_line(result: Tracks, chosen: list[int], width: int) -> Image.Image:
+    """
+    Draw one row per track: its colour, id, label and score, and a bar wherever it has pixels.
+
+    Thin vertical lines mark the frames in `chosen`.
+    """
     count = len(result)
     picture = Image.new("RGB", (width, (max(count, 1) + 1) * _ROW + 2 * _GAP), _BACKGROUND)
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(_FONT_SIZE)
@@ -114,34 +188,32 @@ def _time_line(result: VideoInstances, chosen: list[int], width: int) -> Image.I
         pen.text((_GAP, _GAP + _ROW // 2), "no tracks", _INK, font, anchor="lm")
         return picture
     columns = zip(result.track_ids.tolist(), result.label_names, result.scores.tolist())
-    names = [f"#{track} {name} {score:.2f}" for track, name, score in columns]
-    names = [_shortened(name, width // 3, pen, font) for name in names]
+    names = [_shorten(f"#{track} {name} {score:.2f}", width // 3, pen, font) for track, name, score in columns]
     left = _GAP + _ROW + int(max(pen.textlength(name, font) for name in names)) + _GAP
     axis = _Axis(left, width - 2 * _GAP, result.num_frames)
     bottom = _GAP + count * _ROW
 
     for frame in chosen:
-        x = (axis.edge(frame) + axis.edge(frame + 1)) // 2
-        pen.line((x, _GAP, x, bottom), _FAINT)
-    for row, (name, seen) in enumerate(zip(names, (result.areas > 0).numpy())):
+        pen.line((axis.center(frame), _GAP, axis.center(frame), bottom), _FAINT)
+    for row, (name, visible) in enumerate(zip(names, (result.areas > 0).numpy())):
         color, y = track_color(int(result.track_ids[row])), _GAP + row * _ROW
         pen.rectangle((_GAP, y + 5, _GAP + _ROW - 10, y + _ROW - 6), color, _INK)
         pen.text((_GAP + _ROW, y + _ROW // 2), name, _INK, font, anchor="lm")
-        for start, stop in _runs(seen):
-            # The outline is for colours that are nearly the paper's; a moment too short to see is widened to a line.
+        for start, stop in _spans(visible):
+            # Colours close to white need an outline; a span that is too short to see is widened to a line.
             x0, x1 = axis.edge(start), axis.edge(stop) - 1
             pen.rectangle((x0, y + 5, max(x0, x1), y + _ROW - 6), color, _INK if x1 - x0 > 3 else color)
-    _ticks(result, axis, bottom, pen, font)
+    _draw_ticks(result, axis, bottom, pen, font)
     return picture
 
 
-def _ticks(result: VideoInstances, axis: _Axis, top: int, pen: ImageDraw.ImageDraw, font) -> None:
-    """Five moments along the time line, in minutes and seconds or as frames' numbers."""
+def _draw_ticks(result: Tracks, axis: _Axis, top: int, pen: ImageDraw.ImageDraw, font: Any) -> None:
+    """Label five points of the time line, with times if the frame rate is known, else with frame numbers."""
     pen.line((axis.left, top, axis.right, top), _INK)
-    times, numbers = result.timestamps, frame_numbers(result)
+    times, numbers = result.timestamps, result.frame_numbers
     end = -1.0
-    for frame in np.unique(np.linspace(0, result.num_frames - 1, 5).round().astype(int)).tolist():
-        x = (axis.edge(frame) + axis.edge(frame + 1)) // 2
+    for frame in _evenly_spaced(result.num_frames, 5):
+        x = axis.center(frame)
         text = _clock(times[frame], 1 if times[-1] < 60 else 0) if times else str(numbers[frame])
         half = pen.textlength(text, font) / 2
         pen.line((x, top, x, top + 4), _INK)
@@ -152,26 +224,16 @@ def _ticks(result: VideoInstances, axis: _Axis, top: int, pen: ImageDraw.ImageDr
         pen.text((axis.left - _GAP, top + 7), "frame", _INK, font, anchor="rt")
 
 
-def _runs(seen: np.ndarray) -> list[tuple[int, int]]:
-    """Start and stop of each run of True in a bool array."""
-    changes = np.flatnonzero(np.diff(np.concatenate([[False], seen, [False]]).astype(np.int8)))
+def _spans(visible: np.ndarray) -> list[tuple[int, int]]:
+    """Return start and stop of each run of True in a bool array."""
+    changes = np.flatnonzero(np.diff(np.concatenate([[False], visible, [False]]).astype(np.int8)))
     return list(zip(changes[::2].tolist(), changes[1::2].tolist()))
 
 
-def _shortened(text: str, length: int, pen: ImageDraw.ImageDraw, font) -> str:
+def _shorten(text: str, length: int, pen: ImageDraw.ImageDraw, font: Any) -> str:
     while pen.textlength(text, font) > length and len(text) > 2:
         text = text[:-2] + "…"
     return text
 
 
-def _stack(*pictures: Image.Image) -> Image.Image:
-    """Put pictures of the same width below each other."""
-    sheet = Image.new("RGB", (pictures[0].width, sum(picture.height for picture in pictures)), _BACKGROUND)
-    y = 0
-    for picture in pictures:
-        sheet.paste(picture, (0, y))
-        y += picture.height
-    return sheet
-
-
-__all__ = ["plot"]
+__all__ = ["ContactSheet", "check_image_path", "plot"]

@@ -61,7 +61,7 @@ def normalize_and_pad(
     # Both steps in one: (value − mean / factor) / (std / factor).
     factor = rescale_factor if do_rescale else 1.0
     mean, std = (
-        torch.tensor(values, dtype=torch.float32, device=batch.device).view(3, 1, 1) * (1.0 / factor)
+        torch.tensor(values, dtype=torch.float32, device=batch.device).reshape(-1, 1, 1) * (1.0 / factor)
         for values in (image_mean, image_std)
     )
     for video, padded, (height, width) in zip(videos, batch, sizes):

@@ -1,7 +1,7 @@
-"""Frames to files: mp4 and gif through PyAV, folders of png through Pillow; one frame in memory at a time."""
+"""Write frames one at a time: mp4 and gif through PyAV, folders of png through Pillow."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,19 +9,19 @@ import numpy as np
 from PIL import Image
 
 from ..files import atomic_path
-from .sources import _import_av
+from .reader import import_av
 
-# FFmpeg's numbers for BT.709, limited range: what players assume where a file doesn't say, and what HD is made in.
+# FFmpeg's numbers for BT.709 in limited range: the standard of HD video, and what players assume by default.
 _BT709, _LIMITED_RANGE = 1, 1
 
 
 def check_output(path: Path) -> None:
     """
-    Complain about an output that can't be written before any frame is.
+    Fail before the first frame if the output cannot be written.
 
     Raises:
-        ValueError: The suffix is none of .mp4, .gif and (for a folder of png) none at all.
-        FileExistsError: A folder that isn't empty, or a file where a folder is to be.
+        ValueError: if the suffix is neither .mp4 nor .gif nor, for a folder of png, missing.
+        FileExistsError: if `path` is a folder with content, or a file where a folder is to be written.
     """
     if path.suffix.lower() not in (".mp4", ".gif", ""):
         raise ValueError(f"{path}: expected a name that ends in .mp4 or .gif, or has no suffix for a folder of png")
@@ -31,17 +31,32 @@ def check_output(path: Path) -> None:
         raise FileExistsError(f"{path} is a file: choose another name for the folder of png")
 
 
-@contextlib.contextmanager
-def video_writer(path: Path, fps: float) -> Iterator[Callable[[np.ndarray, int], None]]:
+@contextmanager
+def video_writer(path: Path, fps: float) -> Generator[Callable[[np.ndarray, int], None]]:
     """
-    Open a file or a folder for writing; it is there, and whole, once the block is left without an error.
+    Open a file or a folder for writing. It appears, complete, when the block ends without an error.
 
     Args:
-        path: As `check_output` has it.
-        fps: Frames per second; without meaning for a folder.
+        path: An .mp4 (H.264) or .gif file, or a folder of png without a suffix.
+        fps: Frames per second; ignored for a folder.
 
     Yields:
-        A function that takes a frame, (H, W, 3) uint8 RGB, and its number, which names its png (`00042.png`).
+        A function that takes a frame, uint8 RGB (H, W, 3), and its number, which names its png (`00042.png`).
+
+    Example:
+    ```python
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from pathlib import Path
+    >>> from vita_hf.video.writer import video_writer
+
+    >>> folder = Path(tempfile.mkdtemp(), "frames")
+    >>> with video_writer(folder, fps=10) as write:
+    ...     write(np.zeros((48, 64, 3), dtype=np.uint8), 42)
+    >>> [file.name for file in folder.iterdir()]
+    ['00042.png']
+
+    ```
     """
     suffix = path.suffix.lower()
     with atomic_path(path) as temporary:
@@ -53,14 +68,14 @@ def video_writer(path: Path, fps: float) -> Iterator[Callable[[np.ndarray, int],
             yield lambda frame, number: Image.fromarray(frame).save(temporary / f"{number:05d}.png")
 
 
-@contextlib.contextmanager
-def _encode(path: Path, fps: Fraction, gif: bool) -> Iterator[Callable[[np.ndarray, int], None]]:
-    av = _import_av()
+@contextmanager
+def _encode(path: Path, fps: Fraction, gif: bool) -> Generator[Callable[[np.ndarray, int], None]]:
+    av = import_av()
     with av.open(str(path), "w", options={} if gif else {"movflags": "+faststart"}) as container:
         stream = container.add_stream("gif" if gif else "libx264", rate=fps)
-        stream.pix_fmt = "pal8" if gif else "yuv420p"  # no other layout of H.264 plays everywhere
+        stream.pix_fmt = "pal8" if gif else "yuv420p"  # the only layout of H.264 that plays everywhere
         if not gif:
-            stream.options = {"crf": "18"}  # all but indistinguishable from the original
+            stream.options = {"crf": "18"}  # visually lossless
             codec = stream.codec_context
             codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
             codec.color_range = _LIMITED_RANGE
@@ -69,7 +84,7 @@ def _encode(path: Path, fps: Fraction, gif: bool) -> Iterator[Callable[[np.ndarr
             if gif:
                 encoded = av.VideoFrame.from_ndarray(_quantize(frame), format="pal8")
             else:
-                # yuv420p has half the resolution for colour: an odd last row or column is repeated.
+                # yuv420p stores colour at half the resolution: repeat the last row or column of odd sizes.
                 frame = np.pad(frame, [(0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)], mode="edge")
                 encoded = av.VideoFrame.from_ndarray(frame, format="rgb24")
                 encoded = encoded.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED_RANGE)
@@ -82,19 +97,21 @@ def _encode(path: Path, fps: Fraction, gif: bool) -> Iterator[Callable[[np.ndarr
 
 
 def _quantize(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Reduce a frame to 256 colours, exactly if it has no more: indices (H, W), and ARGB colours (256, 4)."""
+    """
+    Reduce a frame to 256 colours; exact if it has no more than that.
+
+    Returns:
+        Indices (H, W) and ARGB colours (256, 4), both uint8.
+    """
     image = Image.fromarray(frame)
-    colors = image.getcolors(256)
-    if colors is None:
+    if image.getcolors(256) is None:
         image = image.quantize(256, dither=Image.Dither.NONE)
         table = np.asarray(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
         indices = np.asarray(image)
     else:
-        table = np.array([color for _, color in colors], dtype=np.uint8)
-        codes = np.dot(frame.astype(np.int64), [65536, 256, 1])
-        table_codes = np.dot(table.astype(np.int64), [65536, 256, 1])
-        order = table_codes.argsort()
-        indices = order[np.searchsorted(table_codes, codes, sorter=order)].astype(np.uint8)
+        codes, indices = np.unique(frame.astype(np.int64) @ [65536, 256, 1], return_inverse=True)
+        table = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1)
+        indices = indices.reshape(frame.shape[:2]).astype(np.uint8)
     palette = np.zeros((256, 4), dtype=np.uint8)
     palette[:, 0] = 255
     palette[: len(table), 1:] = table
