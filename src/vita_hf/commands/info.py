@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Print one fact per line."""
     config, processor = load_config(args.model), load_processor(args.model)
-    window = config.object_encoder_window_size
+    window, labels = config.object_encoder_window_size, sorted((config.id2label or {}).items())
     facts = {
         "model": args.model,
         "backbone": describe_backbone(config),
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
         "window": f"{window} frames" if window else "the whole video",
         "layers": f"{config.encoder_layers} pixel decoder, {config.decoder_layers - 1} frame decoder, "
         f"{config.object_encoder_layers} object encoder, {config.object_decoder_layers} object decoder",
-        f"classes ({config.num_labels})": ", ".join(config.id2label[label] for label in sorted(config.id2label)),
+        f"classes ({len(labels)})": ", ".join(name for _, name in labels),
         **describe_card(args.model),
     }
     width = max(map(len, facts))
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
 
 def describe_backbone(config: VitaConfig) -> str:
     """Name the backbone, with its sizes unless timm's name tells them."""
-    backbone = config.backbone_config
+    backbone: Any = config.backbone_config
     if name := getattr(backbone, "backbone", None):
         return f"{name} (timm)"
     sizes = [f"{name} {getattr(backbone, name)}" for name in ("embed_dim", "depths") if hasattr(backbone, name)]

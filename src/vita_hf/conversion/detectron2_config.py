@@ -20,97 +20,7 @@ from ..data.categories import CATEGORIES, id2label
 from ..image_processing_vita import VitaVideoProcessor
 from ..recipes import load_recipe
 
-_DEFAULTS = yaml.safe_load((Path(__file__).parent / "detectron2_defaults.yaml").read_text())
-
-_STAGES = ["res2", "res3", "res4", "res5"]
-
-# Settings that must have these values, because this package has no counterpart for a network with others.
-_REQUIRED: dict[str, Any] = {
-    "INPUT.FORMAT": "RGB",
-    "MODEL.META_ARCHITECTURE": "Vita",
-    "MODEL.MASK_FORMER.DROPOUT": 0.0,
-    "MODEL.MASK_FORMER.PRE_NORM": False,
-    "MODEL.MASK_FORMER.TRANSFORMER_DECODER_NAME": "VitaMultiScaleMaskedTransformerDecoder",
-    "MODEL.MASK_FORMER.TRANSFORMER_IN_FEATURE": "multi_scale_pixel_decoder",
-    "MODEL.SEM_SEG_HEAD.COMMON_STRIDE": 4,
-    "MODEL.SEM_SEG_HEAD.DEFORMABLE_TRANSFORMER_ENCODER_IN_FEATURES": _STAGES[1:],
-    "MODEL.SEM_SEG_HEAD.IN_FEATURES": _STAGES,
-    "MODEL.SEM_SEG_HEAD.NAME": "MaskFormerHead",
-    "MODEL.SEM_SEG_HEAD.NORM": "GN",
-    "MODEL.SEM_SEG_HEAD.PIXEL_DECODER_NAME": "MSDeformAttnPixelDecoder",
-    "MODEL.VITA.ENFORCE_INPUT_PROJ": True,
-    "MODEL.VITA.PRE_NORM": False,
-    "MODEL.VITA.SIM_USE_CLIP": True,
-}
-_REQUIRED_OF_BACKBONE: dict[str, dict[str, Any]] = {
-    "build_resnet_backbone": {
-        "MODEL.RESNETS.DEFORM_ON_PER_STAGE": [False, False, False, False],
-        "MODEL.RESNETS.NORM": "FrozenBN",
-        "MODEL.RESNETS.OUT_FEATURES": _STAGES,
-        "MODEL.RESNETS.RES5_DILATION": 1,
-        "MODEL.RESNETS.STRIDE_IN_1X1": False,
-    },
-    "D2SwinTransformer": {
-        "MODEL.SWIN.APE": False,
-        "MODEL.SWIN.OUT_FEATURES": _STAGES,
-        "MODEL.SWIN.PATCH_NORM": True,
-        "MODEL.SWIN.PATCH_SIZE": 4,
-        "MODEL.SWIN.QK_SCALE": None,
-    },
-}
-
-# Field of VitaConfig ← setting. In both packages, the video part has the detector's width and loss weights.
-_FIELDS: dict[str, str] = {
-    "class_weight": "MODEL.MASK_FORMER.CLASS_WEIGHT",
-    "decoder_layers": "MODEL.MASK_FORMER.DEC_LAYERS",
-    "use_auxiliary_loss": "MODEL.MASK_FORMER.DEEP_SUPERVISION",
-    "dice_weight": "MODEL.MASK_FORMER.DICE_WEIGHT",
-    "dim_feedforward": "MODEL.MASK_FORMER.DIM_FEEDFORWARD",
-    "enforce_input_projection": "MODEL.MASK_FORMER.ENFORCE_INPUT_PROJ",
-    "hidden_dim": "MODEL.MASK_FORMER.HIDDEN_DIM",
-    "importance_sample_ratio": "MODEL.MASK_FORMER.IMPORTANCE_SAMPLE_RATIO",
-    "mask_weight": "MODEL.MASK_FORMER.MASK_WEIGHT",
-    "num_attention_heads": "MODEL.MASK_FORMER.NHEADS",
-    "no_object_weight": "MODEL.MASK_FORMER.NO_OBJECT_WEIGHT",
-    "num_queries": "MODEL.MASK_FORMER.NUM_OBJECT_QUERIES",
-    "oversample_ratio": "MODEL.MASK_FORMER.OVERSAMPLE_RATIO",
-    "train_num_points": "MODEL.MASK_FORMER.TRAIN_NUM_POINTS",
-    "feature_size": "MODEL.SEM_SEG_HEAD.CONVS_DIM",
-    "mask_feature_size": "MODEL.SEM_SEG_HEAD.MASK_DIM",
-    "encoder_layers": "MODEL.SEM_SEG_HEAD.TRANSFORMER_ENC_LAYERS",
-    "object_decoder_layers": "MODEL.VITA.DEC_LAYERS",
-    "use_video_auxiliary_loss": "MODEL.VITA.DEEP_SUPERVISION",
-    "video_dim_feedforward": "MODEL.VITA.DIM_FEEDFORWARD",
-    "object_encoder_layers": "MODEL.VITA.ENC_LAYERS",
-    "object_encoder_window_size": "MODEL.VITA.ENC_WINDOW_SIZE",
-    "freeze_detector": "MODEL.VITA.FREEZE_DETECTOR",
-    "num_last_layers": "MODEL.VITA.LAST_LAYER_NUM",
-    "video_num_attention_heads": "MODEL.VITA.NHEADS",
-    "video_no_object_weight": "MODEL.VITA.NO_OBJECT_WEIGHT",
-    "num_video_queries": "MODEL.VITA.NUM_OBJECT_QUERIES",
-    "similarity_weight": "MODEL.VITA.SIM_WEIGHT",
-    "detector_chunk_size": "MODEL.VITA.TEST_RUN_CHUNK_SIZE",
-}
-
-# The same for the configuration of a ResNet of unusual widths, and of a Swin.
-_RESNET_WIDTHS: dict[str, str] = {
-    "stem_channels": "MODEL.RESNETS.STEM_OUT_CHANNELS",
-    "res2_channels": "MODEL.RESNETS.RES2_OUT_CHANNELS",
-    "width_per_group": "MODEL.RESNETS.WIDTH_PER_GROUP",
-    "num_groups": "MODEL.RESNETS.NUM_GROUPS",
-}
-_SWIN_FIELDS: dict[str, str] = {
-    "image_size": "MODEL.SWIN.PRETRAIN_IMG_SIZE",
-    "embed_dim": "MODEL.SWIN.EMBED_DIM",
-    "depths": "MODEL.SWIN.DEPTHS",
-    "num_heads": "MODEL.SWIN.NUM_HEADS",
-    "window_size": "MODEL.SWIN.WINDOW_SIZE",
-    "mlp_ratio": "MODEL.SWIN.MLP_RATIO",
-    "qkv_bias": "MODEL.SWIN.QKV_BIAS",
-    "hidden_dropout_prob": "MODEL.SWIN.DROP_RATE",
-    "attention_probs_dropout_prob": "MODEL.SWIN.ATTN_DROP_RATE",
-    "drop_path_rate": "MODEL.SWIN.DROP_PATH_RATE",
-}
+_SETTINGS = yaml.safe_load((Path(__file__).parent / "detectron2_settings.yaml").read_text("utf-8"))
 
 # Prefix of a registered dataset ("ytvis_2019_val") → dataset. The "coco2…" ones are COCO images with other labels.
 _DATASET_PREFIXES = {"ytvis_2019": "ytvis2019", "ytvis_2021": "ytvis2021", "ovis": "ovis", "coco_2017": "coco"}
@@ -164,7 +74,7 @@ def _read_yaml(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
 
 def _setting(cfg: Mapping[str, Any], name: str) -> Any:
     """Return a setting such as "MODEL.VITA.NHEADS" or its default, which also gives its type. Tuples become lists."""
-    value, default = cfg, _DEFAULTS
+    value, default = cfg, _SETTINGS["defaults"]
     for part in name.split("."):
         if not isinstance(value, Mapping):
             raise ValueError(f"{name}: expected a mapping above it, got {value!r}")
@@ -205,9 +115,10 @@ def config_from_detectron2(cfg: Mapping[str, Any]) -> VitaConfig:
     """
     backbone = _setting(cfg, "MODEL.BACKBONE.NAME")
     refused = []
-    if backbone not in _REQUIRED_OF_BACKBONE:
-        refused.append(f"MODEL.BACKBONE.NAME: expected one of {', '.join(_REQUIRED_OF_BACKBONE)}, got {backbone!r}")
-    for name, expected in {**_REQUIRED, **_REQUIRED_OF_BACKBONE.get(backbone, {})}.items():
+    backbones = _SETTINGS["required_of_backbone"]
+    if backbone not in backbones:
+        refused.append(f"MODEL.BACKBONE.NAME: expected one of {', '.join(backbones)}, got {backbone!r}")
+    for name, expected in {**_SETTINGS["required"], **backbones.get(backbone, {})}.items():
         if (got := _setting(cfg, name)) != expected:
             refused.append(f"{name}: expected {expected!r}, got {got!r}")
     width, video_width = _setting(cfg, "MODEL.MASK_FORMER.HIDDEN_DIM"), _setting(cfg, "MODEL.VITA.HIDDEN_DIM")
@@ -216,7 +127,7 @@ def config_from_detectron2(cfg: Mapping[str, Any]) -> VitaConfig:
     if refused:
         raise ValueError("vita_hf cannot represent the network of this config:\n  " + "\n  ".join(refused))
 
-    fields = {field: _setting(cfg, name) for field, name in _FIELDS.items()}
+    fields = {field: _setting(cfg, name) for field, name in _SETTINGS["vita_fields"].items()}
     if dataset := dataset_from_detectron2(cfg):
         names = id2label(dataset)
         fields["id2label"], fields["label2id"] = names, {name: index for index, name in names.items()}
@@ -249,14 +160,15 @@ def _resnet_config(cfg: Mapping[str, Any]) -> PreTrainedConfig:
     if depth not in (50, 101, 152):
         raise ValueError(f"MODEL.RESNETS.DEPTH: expected 50, 101 or 152, got {depth!r}")
     common: dict[str, Any] = {"out_indices": [1, 2, 3, 4], "freeze_batch_norm_2d": True}
-    if all(_setting(cfg, name) == _setting({}, name) for name in _RESNET_WIDTHS.values()):
+    names = _SETTINGS["resnet_fields"]
+    if all(_setting(cfg, name) == _setting({}, name) for name in names.values()):
         return TimmBackboneConfig(backbone=f"resnet{depth}", **common)
-    widths = {field: _setting(cfg, name) for field, name in _RESNET_WIDTHS.items()}
+    widths = {field: _setting(cfg, name) for field, name in names.items()}
     return VitaResNetConfig(depth=depth, **widths, **common)
 
 
 def _swin_config(cfg: Mapping[str, Any]) -> SwinConfig:
-    fields = {field: _setting(cfg, name) for field, name in _SWIN_FIELDS.items()}
+    fields = {field: _setting(cfg, name) for field, name in _SETTINGS["swin_fields"].items()}
     if len(fields["depths"]) != 4:
         raise ValueError(f"MODEL.SWIN.DEPTHS: expected four stages, got {fields['depths']!r}")
     fields["out_features"] = ["stage1", "stage2", "stage3", "stage4"]
