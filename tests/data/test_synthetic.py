@@ -30,7 +30,7 @@ def test_masks_are_disjoint_and_show_the_objects():
         assert masks.sum(0).max() <= 1
         video._shutter = video._noise = 0
         full, masks = video.frame(2)
-        video._things = []
+        video._objects = []
         empty, _ = video.frame(2)
         different = (full.astype(int) != empty.astype(int)).any(-1)
         covered = masks.any(0)
@@ -47,7 +47,7 @@ def test_what_the_videos_are_made_of():
     for index in range(24):
         video = SyntheticVideo(1, index, (48, 64), length=40)
         seen |= set(video.labels.tolist())
-        colours = [tuple(thing.colours[0]) for thing in video._things]
+        colours = [tuple(item.colours[0]) for item in video._objects]
         twins += len(set(colours)) < len(colours)
         light.append(video._light.amplitudes.sum())
         blurred += video._shutter > 0
@@ -55,9 +55,9 @@ def test_what_the_videos_are_made_of():
         masks = np.stack([masks for _, masks in video])  # (T, N, H, W)
         for track in masks.any((2, 3)).T:
             returning += np.count_nonzero(np.diff(np.concatenate(([0], track.astype(int), [0]))) == 1) > 1
-        for thing, alone in enumerate(video._things):
-            video._things = [alone]
-            occluded += video.frame(20)[1].sum() > 1.2 * masks[20, thing].sum() > 0
+        for number, alone in enumerate(video._objects):
+            video._objects = [alone]
+            occluded += video.frame(20)[1].sum() > 1.2 * masks[20, number].sum() > 0
     assert seen == set(range(len(CATEGORY_NAMES)))
     assert occluded >= 8 and returning >= 8
     assert 6 <= twins <= 18 and 4 <= blurred <= 16

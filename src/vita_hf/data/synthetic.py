@@ -1,34 +1,39 @@
 """Synthetic videos with exact instance masks: textured shapes that move, deform, occlude one another, leave and return.
 
-Everything about a video follows from `(seed, index)`: a frame can be rendered on its own, at any time and in any order,
-and a video of 2,000 frames begins like one of 20. Six categories differ in outline, texture and, loosely, in one of
-their two colours. Every fourth video or so holds two look-alikes that only their paths tell apart.
+The pair (seed, index) decides everything about a video: each frame can be rendered on its own, in any order, and a
+video of 2,000 frames begins like one of 20. Six categories differ in outline, in texture and, loosely, in one of their
+two colours. About every fourth video holds two look-alikes that only their paths tell apart.
 """
 
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from pycocotools import mask as mask_api
 from tqdm.auto import tqdm
 
 from ..files import write_atomically
+from ..ops.rle import encode_masks
 from .categories import CATEGORIES
 
 CATEGORY_NAMES = CATEGORIES["synthetic"]
-"""Names of the categories, in the order of a model's labels; their ids in annotation files count from 1."""
+"""Names of the categories in the order of a model's labels. Their ids in annotation files count from 1."""
 
-_SHUTTER_SAMPLES = 3  # sub-frames that a frame with motion blur is the mean of
-_EDGE = 0.75  # half width of an anti-aliased edge, in pixels
+_SHUTTER_SAMPLES = 3  # a frame with motion blur is the mean of as many renders
+_EDGE = 0.75  # half the width of an anti-aliased edge, in pixels
 
 
 def _outline(category: int, angle: np.ndarray) -> np.ndarray:
-    """Distance of a shape's outline from its centre in each direction, 1 at the farthest."""
+    """Return the distance of a shape's outline from its centre in each direction, 1 at the farthest."""
     if category == 1:
         return 1 / (np.sqrt(2) * np.maximum(np.abs(np.cos(angle)), np.abs(np.sin(angle))))
     if category == 2:
@@ -45,7 +50,7 @@ def _outline(category: int, angle: np.ndarray) -> np.ndarray:
 
 
 def _pattern(category: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A category's texture at coordinates in units of its radius: how much of the second colour, 0 to 1."""
+    """Return the share of the second colour, 0 to 1, at coordinates in units of the object's radius."""
     if category == 0:
         return 0.5 + 0.5 * np.sin(9 * x)
     if category == 1:
@@ -59,15 +64,15 @@ def _pattern(category: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return 0.5 + 0.5 * np.sin(5 * x + 3 * np.sin(4 * y))
 
 
-def _colour(rng: np.random.Generator, hue: float) -> np.ndarray:
-    """A saturated RGB colour in [0, 1]; hues go round from 0 to 6."""
+def _draw_colour(rng: np.random.Generator, hue: float) -> np.ndarray:
+    """Draw a saturated RGB colour in [0, 1]; the hue has a period of 6."""
     rgb = np.clip(np.abs(np.mod(hue + np.array([0.0, 4.0, 2.0]), 6) - 3) - 1, 0, 1)
     return (rng.uniform(0.65, 1.0) * (1 - rng.uniform(0.6, 0.95) * (1 - rgb))).astype(np.float32)
 
 
 @dataclass(frozen=True)
 class _Wave:
-    """A smooth motion: a sum of two sines of the frame number."""
+    """A smooth motion: the sum of two sines of the frame number."""
 
     amplitudes: np.ndarray
     periods: np.ndarray
@@ -84,8 +89,8 @@ class _Wave:
 
 
 @dataclass(frozen=True)
-class _Thing:
-    """One object; lengths are in units of the frame's shorter side."""
+class _Object:
+    """One object. Lengths are in units of the frame's shorter side."""
 
     category: int
     colours: tuple[np.ndarray, np.ndarray]
@@ -98,8 +103,31 @@ class _Thing:
     stretch: _Wave
     wobble: _Wave
 
+    @classmethod
+    def draw(cls, rng: np.random.Generator, extent: tuple[float, float]) -> "_Object":
+        """Draw an object for a frame of this width and height, in units of the shorter side."""
+        leaves = rng.random() < 0.3  # swings out of the frame and back
+        amplitudes = rng.uniform(0.1, 0.4, 2) * np.array(extent)
+        if leaves:
+            axis = int(rng.integers(2))
+            amplitudes[axis] = rng.uniform(0.65, 0.9) * extent[axis]
+        x, y = (side * rng.uniform(0.25, 0.75) for side in extent)
+        category = int(rng.integers(len(CATEGORY_NAMES)))
+        return cls(
+            category=category,
+            colours=(_draw_colour(rng, rng.normal(category, 0.5)), _draw_colour(rng, rng.uniform(0, 6))),
+            radius=rng.uniform(0.14, 0.26),
+            centre=(x, y),
+            path=(_Wave.draw(rng, amplitudes[0], 45, 120), _Wave.draw(rng, amplitudes[1], 45, 120)),
+            growth=_Wave.draw(rng, 0.25, 30, 90),
+            angle=rng.uniform(0, 2 * np.pi),
+            spin=rng.uniform(-0.15, 0.15),
+            stretch=_Wave.draw(rng, 0.15, 15, 50),
+            wobble=_Wave.draw(rng, 0.08, 10, 30),
+        )
+
     def render(self, time: float, height: int, width: int) -> tuple[slice, slice, np.ndarray, np.ndarray] | None:
-        """Rows, columns, colours (h, w, 3) and coverage (h, w) in [0, 1] where the object is, or None outside."""
+        """Return rows, columns, colours (h, w, 3) and coverage (h, w) in [0, 1]; None if outside the frame."""
         unit = min(height, width)
         x0 = (self.centre[0] + self.path[0].at(time)) * unit
         y0 = (self.centre[1] + self.path[1].at(time)) * unit
@@ -126,12 +154,26 @@ class _Thing:
         return slice(top, bottom), slice(left, right), colours, coverage
 
 
+def _draw_background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Draw smooth noise of several scales in muted colours, (height, width, 3) in [0, 1]."""
+    base = rng.uniform(0.25, 0.6, 3).astype(np.float32)
+    background = np.broadcast_to(base, (height, width, 3)).copy()
+    for cells, strength in ((3, 0.22), (7, 0.14), (20, 0.10)):
+        shape = (max(2, round(cells * height / min(height, width))), max(2, round(cells * width / height)))
+        luminance = rng.uniform(-1, 1, shape)
+        for channel in range(3):
+            coarse = (0.7 * luminance + 0.3 * rng.uniform(-1, 1, shape)).astype(np.float32)
+            fine = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+            background[..., channel] += strength * np.asarray(fine)
+    return np.clip(background, 0, 1)
+
+
 class SyntheticVideo:
     """
-    One video, rendered frame by frame.
+    One video, rendered frame by frame. Iteration yields all frames.
 
     Args:
-        seed, index: What the video is drawn from.
+        seed, index: Decide the content of the video.
         size: (height, width) in pixels, each at least 32.
         length: Number of frames.
 
@@ -139,82 +181,59 @@ class SyntheticVideo:
         labels: Int64 array (N,): each object's index into `CATEGORY_NAMES`, the farthest object first.
 
     Raises:
-        ValueError: A size or length that can't work.
+        ValueError: if a side is shorter than 32 pixels, or `length` is less than 1.
+
+    Example:
+    ```python
+    >>> from vita_hf.data.synthetic import CATEGORY_NAMES, SyntheticVideo
+
+    >>> video = SyntheticVideo(seed=0, index=0, size=(96, 128), length=8)
+    >>> [CATEGORY_NAMES[label] for label in video.labels]
+    ['flower', 'flower', 'flower', 'peanut']
+    >>> image, masks = video.frame(3)
+    >>> image.shape, masks.shape
+    ((96, 128, 3), (4, 96, 128))
+
+    ```
     """
 
     def __init__(self, seed: int, index: int, size: tuple[int, int] = (96, 128), length: int = 16):
+        height, width = size
         if min(size) < 32:
-            raise ValueError(f"size: expected a height and a width of at least 32 pixels, got {size[0]}×{size[1]}")
+            raise ValueError(f"size: expected a height and a width of at least 32 pixels, got {height}×{width}")
         if length < 1:
             raise ValueError(f"length: expected at least 1 frame, got {length}")
-        self.seed, self.index, self.size, self.length = seed, index, tuple(size), length
+        self.seed, self.index, self.size, self.length = seed, index, (height, width), length
         rng = np.random.default_rng([seed, index])
-        extent = (size[1] / min(size), size[0] / min(size))  # width and height in units of the shorter side
+        extent = (width / min(size), height / min(size))
         count = int(rng.integers(2, 5))
-        things = [self._draw_thing(rng, extent) for _ in range(count)]
+        objects = [_Object.draw(rng, extent) for _ in range(count)]
         if rng.random() < 0.25:
-            original, twin = things[0], self._draw_thing(rng, extent)
-            things[1] = _Thing(
-                original.category,
-                original.colours,
-                original.radius * rng.uniform(0.9, 1.1),
-                *(twin.centre, twin.path, twin.growth, twin.angle, twin.spin, twin.stretch, twin.wobble),
-            )
-        self._things = [things[i] for i in rng.permutation(count)]
-        self.labels = np.array([thing.category for thing in self._things])
-        self._background = self._draw_background(rng)
+            original, twin = objects[0], _Object.draw(rng, extent)
+            radius = original.radius * rng.uniform(0.9, 1.1)
+            objects[1] = replace(twin, category=original.category, colours=original.colours, radius=radius)
+        self._objects = [objects[i] for i in rng.permutation(count)]
+        self.labels = np.array([item.category for item in self._objects])
+        self._background = _draw_background(rng, round(1.3 * height), round(1.3 * width))  # larger than a frame, to pan
         self._pan = (_Wave.draw(rng, 0.12, 25, 70), _Wave.draw(rng, 0.12, 25, 70))
         self._light = _Wave.draw(rng, rng.uniform(0, 0.3), 12, 50)
         self._tint = rng.uniform(-0.08, 0.08, 3).astype(np.float32)
         self._shutter = rng.uniform(0.3, 0.9) if rng.random() < 0.4 else 0.0
         self._noise = rng.uniform(0.005, 0.03)
 
-    @staticmethod
-    def _draw_thing(rng: np.random.Generator, extent: tuple[float, float]) -> _Thing:
-        leaves = rng.random() < 0.3  # swings so far that it leaves the frame and comes back
-        amplitudes = rng.uniform(0.1, 0.4, 2) * np.array(extent)
-        if leaves:
-            axis = int(rng.integers(2))
-            amplitudes[axis] = rng.uniform(0.65, 0.9) * extent[axis]
-        centre = tuple(side * rng.uniform(0.25, 0.75) for side in extent)
-        category = int(rng.integers(len(CATEGORY_NAMES)))
-        return _Thing(
-            category=category,
-            colours=(_colour(rng, rng.normal(category, 0.5)), _colour(rng, rng.uniform(0, 6))),
-            radius=rng.uniform(0.14, 0.26),
-            centre=centre,
-            path=tuple(_Wave.draw(rng, amplitude, 45, 120) for amplitude in amplitudes),
-            growth=_Wave.draw(rng, 0.25, 30, 90),
-            angle=rng.uniform(0, 2 * np.pi),
-            spin=rng.uniform(-0.15, 0.15),
-            stretch=_Wave.draw(rng, 0.15, 15, 50),
-            wobble=_Wave.draw(rng, 0.08, 10, 30),
-        )
-
-    def _draw_background(self, rng: np.random.Generator) -> np.ndarray:
-        """Smooth noise of several scales in muted colours, larger than a frame for panning; (H', W', 3) in [0, 1]."""
-        height, width = (round(1.3 * side) for side in self.size)
-        base = rng.uniform(0.25, 0.6, 3).astype(np.float32)
-        picture = np.broadcast_to(base, (height, width, 3)).copy()
-        for cells, strength in ((3, 0.22), (7, 0.14), (20, 0.10)):
-            shape = (max(2, round(cells * height / min(height, width))), max(2, round(cells * width / height)))
-            luminance = rng.uniform(-1, 1, shape)
-            for channel in range(3):
-                coarse = (0.7 * luminance + 0.3 * rng.uniform(-1, 1, shape)).astype(np.float32)
-                fine = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-                picture[..., channel] += strength * np.asarray(fine)
-        return np.clip(picture, 0, 1)
-
     def frame(self, time: int) -> tuple[np.ndarray, np.ndarray]:
         """
-        Render frame `time` in [0, length).
+        Render one frame.
+
+        Args:
+            time: Index of the frame, in [0, length).
 
         Returns:
-            The image, uint8 (H, W, 3), and each object's visible pixels, bool (N, H, W): disjoint, at the middle of the
-            exposure; empty where it is outside the frame or hidden.
+            The image, uint8 (H, W, 3), and the visible pixels of each object, bool (N, H, W). The masks are disjoint,
+            show the middle of the exposure, and are empty for an object that is outside the frame or hidden.
 
         Raises:
-            IndexError: There is no such frame.
+            IndexError: if there is no such frame.
         """
         if not 0 <= time < self.length:
             raise IndexError(f"frame {time} of a video of {self.length} frames")
@@ -234,15 +253,15 @@ class SyntheticVideo:
         top, left = (round((0.5 + pan.at(time) / 0.3) * space) for pan, space in zip(self._pan, room))
         top, left = min(max(top, 0), room[0]), min(max(left, 0), room[1])
         image = self._background[top : top + height, left : left + width].copy()
-        masks = np.zeros((len(self._things), height, width), dtype=bool)
-        for mask, thing in zip(masks, self._things):
-            drawn = thing.render(time, height, width)
-            if drawn is None:
+        masks = np.zeros((len(self._objects), height, width), dtype=bool)
+        for mask, item in zip(masks, self._objects):
+            rendered = item.render(time, height, width)
+            if rendered is None:
                 continue
-            rows, columns, colours, coverage = drawn
+            rows, columns, colours, coverage = rendered
             image[rows, columns] += coverage[..., None] * (colours - image[rows, columns])
             inside = coverage > 0.5
-            masks[:, rows, columns] &= ~inside  # what is nearer hides what is farther
+            masks[:, rows, columns] &= ~inside  # this object hides the ones behind it
             mask[rows, columns] = inside
         return image, masks
 
@@ -252,53 +271,43 @@ class SyntheticVideo:
 
 def annotate(
     video: SyntheticVideo, video_id: int, file_names: Sequence[str], masks: Iterable[np.ndarray]
-) -> tuple[dict, list[dict]]:
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """
-    A video as YouTube-VIS annotation files have it.
+    Describe a video in the format of YouTube-VIS.
 
     Args:
-        video: of N objects.
-        video_id: for the entries.
-        file_names: of its frames.
-        masks: of each frame, bool (N, H, W), as [`SyntheticVideo.frame`] gives them.
+        video: A video of N objects.
+        video_id: Id of the video in the annotation file.
+        file_names: Names of its frames.
+        masks: The masks of each frame, bool (N, H, W), from [`SyntheticVideo.frame`].
 
     Returns:
-        The `videos` entry, and the `annotations` of the objects that are seen at least once, without ids.
+        The `videos` entry, and the `annotations` of the objects that are ever visible, without ids.
     """
-
-    def encode(mask: np.ndarray) -> dict:
-        rle = mask_api.encode(np.asfortranarray(mask, dtype=np.uint8))
-        return {"size": list(mask.shape), "counts": rle["counts"].decode("ascii")}
-
-    tracks: list[list[dict | None]] = [[] for _ in video.labels]
-    for of_frame in masks:
-        for track, mask in zip(tracks, of_frame):
-            track.append(encode(mask) if mask.any() else None)
-    entry = {
-        "id": video_id,
-        "height": video.size[0],
-        "width": video.size[1],
-        "length": video.length,
-        "file_names": list(file_names),
-    }
+    rles = [
+        [rle if mask.any() else None for rle, mask in zip(encode_masks(torch.from_numpy(frame)), frame)]
+        for frame in masks
+    ]
+    height, width = video.size
+    entry = {"id": video_id, "height": height, "width": width, "length": video.length, "file_names": list(file_names)}
     annotations = [
         {
             "video_id": video_id,
             "category_id": int(label) + 1,
             "iscrowd": 0,
-            "segmentations": track,
+            "segmentations": list(track),
             "bboxes": [rle and mask_api.toBbox(rle).tolist() for rle in track],
             "areas": [rle and int(mask_api.area(rle)) for rle in track],
         }
-        for label, track in zip(video.labels, tracks)
+        for label, track in zip(video.labels, zip(*rles))
         if any(track)
     ]
     return entry, annotations
 
 
-def annotation_file_content(annotated: Sequence[tuple[dict, list[dict]]], description: str) -> dict:
-    """Put together what [`annotate`] returned for each video: the content of an annotation file."""
-    annotations = [annotation for _, found in annotated for annotation in found]
+def annotation_file_content(annotated: Sequence[tuple[dict, list[dict]]], description: str) -> dict[str, Any]:
+    """Assemble the content of an annotation file from what [`annotate`] returned for each video."""
+    annotations = [annotation for _, annotations in annotated for annotation in annotations]
     return {
         "info": {"description": description},
         "videos": [entry for entry, _ in annotated],
@@ -307,16 +316,17 @@ def annotation_file_content(annotated: Sequence[tuple[dict, list[dict]]], descri
     }
 
 
-def _write_video(task: tuple) -> tuple[dict, list[dict]]:
-    """Render one video's frames into its folder; returns what [`annotate`] does."""
-    folder, seed, index, size, length = task
+def _write_video(
+    folder: Path, seed: int, size: tuple[int, int], length: int, index: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Write a video's frames as JPEG files and annotate it."""
     video = SyntheticVideo(seed, index, size, length)
     (folder / f"{index:05d}").mkdir(parents=True, exist_ok=True)
     names = [f"{index:05d}/{time:05d}.jpg" for time in range(length)]
     masks = []
-    for name, (image, of_frame) in zip(names, video):
+    for name, (image, frame_masks) in zip(names, video):
         Image.fromarray(image).save(folder / name, quality=92)
-        masks.append(of_frame)
+        masks.append(frame_masks)
     return annotate(video, index + 1, names, masks)
 
 
@@ -330,36 +340,34 @@ def write_synthetic_dataset(
     workers: int = 1,
 ) -> Path:
     """
-    Write a set in YouTube-VIS's form: `annotations.json` and `JPEGImages/<video>/<frame>.jpg`.
+    Write a dataset in the format of YouTube-VIS: `annotations.json` and `JPEGImages/<video>/<frame>.jpg`.
+
+    The annotation file is written last, so that it exists only in a complete dataset.
 
     Args:
-        output: Folder to write; the annotation file is written last, so that its presence means that the set is whole.
-        seed, videos, size, length: Which videos, see [`SyntheticVideo`]; they are numbered 0 to `videos` − 1.
-        workers: Processes that render.
+        output: Folder to write.
+        seed, size, length: See [`SyntheticVideo`].
+        videos: Number of videos; their indices count from 0.
+        workers: Number of processes that render.
 
     Returns:
         Path of the annotation file.
 
     Raises:
-        ValueError: A number that can't work.
-        FileExistsError: The folder holds a set already.
+        ValueError: if a number is too small.
+        FileExistsError: if the folder holds a dataset already.
     """
-    output = Path(output)
     if videos < 1:
         raise ValueError(f"videos: expected at least 1, got {videos}")
-    SyntheticVideo(seed, 0, size, length)  # complain before any work
-    annotation_file = output / "annotations.json"
+    SyntheticVideo(seed, 0, size, length)  # fail before any work if an argument is wrong
+    annotation_file = Path(output, "annotations.json")
     if annotation_file.exists():
         raise FileExistsError(f"{annotation_file} exists: choose another folder, or remove this one")
-    tasks = [(output / "JPEGImages", seed, index, tuple(size), length) for index in range(videos)]
-    if workers > 1:
-        with ProcessPoolExecutor(workers) as pool:
-            written = list(
-                tqdm(pool.map(_write_video, tasks, chunksize=4), total=videos, desc="rendering", unit="video")
-            )
-    else:
-        written = [_write_video(task) for task in tqdm(tasks, desc="rendering", unit="video")]
-    content = annotation_file_content(written, f"vita-hf synthetic videos, seed {seed}")
+    write = partial(_write_video, Path(output, "JPEGImages"), seed, size, length)
+    with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
+        annotated = pool.map(write, range(videos), chunksize=4) if pool else map(write, range(videos))
+        annotated = list(tqdm(annotated, total=videos, desc="rendering", unit="video"))
+    content = annotation_file_content(annotated, f"vita-hf synthetic videos, seed {seed}")
     write_atomically(annotation_file, json.dumps(content).encode())
     return annotation_file
 
