@@ -8,8 +8,8 @@ from typing import Any
 from ..data.synthetic import SyntheticVideo, annotate, annotation_file_content
 from ..files import atomic_directory, write_atomically
 from ..inference.loading import SHIPPED_MODEL, load_model
+from ..inference.offline import segment_video
 from ..inference.options import SegmentationOptions
-from ..pipeline_vita import VideoInstanceSegmentationPipeline
 from ..scoring import VisEvaluator
 from ..video.writer import video_writer
 
@@ -47,10 +47,10 @@ def run(args: argparse.Namespace) -> None:
     output = args.output.resolve()
     if output.exists() and not (args.overwrite and all((output / name).is_file() for name in FILES)):
         raise FileExistsError(f"{output} exists: choose another --output, or --overwrite an earlier demo")
-    segmenter = VideoInstanceSegmentationPipeline(*load_model(SHIPPED_MODEL), device="cpu")
+    model, processor = load_model(SHIPPED_MODEL)
     with atomic_directory(output) as folder:
         truth = write_video(SyntheticVideo(args.seed, 0, length=args.length), folder)
-        all_tracks = segmenter(str(folder / "video.mp4"), threshold=0.0)
+        all_tracks = segment_video(model, processor, folder / "video.mp4", SegmentationOptions(threshold=0.0))
         tracks = all_tracks.filter(min_score=SegmentationOptions.threshold)
         tracks.to_json(folder / "results.json")
         tracks.render(folder / "video.mp4", folder / "overlay.mp4", scale=4)
