@@ -1,4 +1,4 @@
-"""The baseline tracker of benchmarks/benchmark_tracking.py, on detections whose right links are known."""
+"""The baseline tracker of benchmarks/benchmark_tracking.py, on detections whose links are known."""
 
 import json
 
@@ -9,10 +9,10 @@ from PIL import Image
 from pycocotools import mask as mask_api
 
 import benchmark_tracking
-from benchmark_tracking import Detections, link, predictions
+from benchmark_tracking import Detections, link, to_results
 from helpers.models import tiny_model
 from vita_hf import VideoInstances, VitaVideoProcessor
-from vita_hf.tracks.instances import encode_masks
+from vita_hf.ops.rle import encode_masks
 
 SIZE = (60, 80)  # a diagonal of 100 pixels
 
@@ -22,7 +22,7 @@ def frame(*objects: tuple[int, float, float, float]) -> Detections:
     masks = torch.zeros(len(objects), 1, *SIZE, dtype=torch.bool)
     for mask, (_, _, y, x) in zip(masks, objects):
         mask[0, int(y) - 2 : int(y) + 3, int(x) - 2 : int(x) + 3] = True
-    return Detections.of_frame(
+    return Detections.from_instances(
         VideoInstances(
             scores=torch.tensor([score for _, score, _, _ in objects]),
             labels=torch.tensor([label for label, *_ in objects], dtype=torch.int64),
@@ -35,10 +35,10 @@ def frame(*objects: tuple[int, float, float, float]) -> Detections:
 
 
 def test_detections_have_centres_in_diagonals_and_no_empty_masks():
-    found = frame((0, 0.9, 30, 40), (1, 0.2, 100, 200))  # the second outside
-    assert found.centres == pytest.approx(np.array([[0.3, 0.4]]))
-    assert found.labels.tolist() == [0] and mask_api.area(found.masks[0]) == 25
-    assert len(found.above(0.95).labels) == 0
+    detections = frame((0, 0.9, 30, 40), (1, 0.2, 100, 200))  # the second is outside
+    assert detections.centres == pytest.approx(np.array([[0.3, 0.4]]))
+    assert detections.labels.tolist() == [0] and mask_api.area(detections.masks[0]) == 25
+    assert len(detections.above(0.95).labels) == 0
 
 
 def test_crossing_objects_of_different_class_stay_apart():
@@ -46,16 +46,16 @@ def test_crossing_objects_of_different_class_stay_apart():
     assert link(frames, limit=0.15, gap=0) == [[(t, 0) for t in range(6)], [(t, 1) for t in range(6)]]
 
 
-def test_crossing_look_alikes_swap():
-    """What nearest centres can't tell: both objects are of one class and pass within half a step of each other."""
+def test_crossing_objects_of_one_class_swap():
+    """The nearest centres mislead where two objects of one class pass within half a step of each other."""
     frames = [frame((0, 0.9, 30, 15 + 10 * t), (0, 0.9, 30, 65 - 10 * t)) for t in range(6)]
     first, second = link(frames, limit=0.15, gap=0)
     assert first == [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (5, 1)]
     assert second == [(0, 1), (1, 1), (2, 1), (3, 0), (4, 0), (5, 0)]
 
 
-def test_assignment_is_best_for_all_not_first_come():
-    """The first track's nearest detection is the only one the second can have."""
+def test_links_minimize_the_total_distance():
+    """The detection nearest to the first track is the only one within the limit of the second."""
     frames = [frame((0, 0.9, 30, 20), (0, 0.9, 30, 32)), frame((0, 0.9, 30, 27), (0, 0.9, 30, 12))]
     assert link(frames, limit=0.1, gap=0) == [[(0, 0), (1, 1)], [(0, 1), (1, 0)]]
 
@@ -75,12 +75,12 @@ def test_distance_limit_is_in_diagonals():
 def test_scores_masks_and_order_of_predictions():
     frames = [frame((0, 0.9, 30, 20)), frame((1, 0.6, 10, 70), (0, 0.7, 30, 21)), frame((1, 0.6, 10, 70)), frame()]
     tracks = link(frames, limit=0.05, gap=0)
-    seen = predictions(frames, tracks, 7, {0: 3, 1: 5}, over_all=False, top_k=10)
+    seen = to_results(frames, tracks, 7, {0: 3, 1: 5}, count_unseen=False, top_k=10)
     assert [(r["video_id"], r["category_id"]) for r in seen] == [(7, 3), (7, 5)]
     assert [r["score"] for r in seen] == pytest.approx([0.8, 0.6])
     assert [m is None for m in seen[0]["segmentations"]] == [False, False, True, True]
     assert seen[1]["segmentations"][2] == frames[2].masks[0]
-    everywhere = predictions(frames, tracks, 7, {0: 3, 1: 5}, over_all=True, top_k=1)
+    everywhere = to_results(frames, tracks, 7, {0: 3, 1: 5}, count_unseen=True, top_k=1)
     assert [r["score"] for r in everywhere] == pytest.approx([1.6 / 4])
 
 
@@ -114,15 +114,15 @@ def split(tmp_path):
     return path
 
 
-def test_a_perfect_detector_is_linked_to_full_marks(split, tmp_path, monkeypatch, capsys):
-    """The whole script: VITA by an untrained model, the baseline by a detector that knows the answer."""
+def test_links_of_a_perfect_detector_have_an_ap_of_one(split, tmp_path, monkeypatch, capsys):
+    """The whole script, with an untrained model and a detector that knows the ground truth."""
     tiny_model().save_pretrained(tmp_path / "model")
     VitaVideoProcessor(size={"shortest_edge": 64, "longest_edge": 128}).save_pretrained(tmp_path / "model")
     masks = torch.zeros(1, 1, *SIZE, dtype=torch.bool)
     masks[..., 10:40, 10:40] = True
 
     def perfect(model, processor, clip):
-        found = VideoInstances(
+        instances = VideoInstances(
             scores=torch.tensor([0.9]),
             labels=torch.tensor([clip.id - 1]),
             masks=masks,
@@ -130,7 +130,7 @@ def test_a_perfect_detector_is_linked_to_full_marks(split, tmp_path, monkeypatch
             size=SIZE,
             num_frames=1,
         )
-        return [Detections.of_frame(found)] * 3
+        return [Detections.from_instances(instances)] * 3
 
     arguments = ["--model", str(tmp_path / "model"), "--annotations", str(split), "--images", str(tmp_path)]
     real = benchmark_tracking.main([*arguments, "--json", str(tmp_path / "out.json")])
@@ -146,16 +146,16 @@ def test_a_perfect_detector_is_linked_to_full_marks(split, tmp_path, monkeypatch
 
 
 def test_detections_are_the_detectors_own_predictions(split, tmp_path):
-    """Against the model's auxiliary outputs, written out: best class of each query, mask score, sign of the logits."""
+    """Compare with the model's auxiliary outputs: best class of each query, mask score, sign of the logits."""
     model = tiny_model()
     processor = VitaVideoProcessor(size={"shortest_edge": 60, "longest_edge": 128})
     clip = benchmark_tracking.read_split(split, tmp_path).clips[0]
-    found = list(benchmark_tracking.detect(model, processor, clip))
+    frames = list(benchmark_tracking.detect(model, processor, clip))
     inputs = processor([clip.frames], return_tensors="pt")
     with torch.no_grad():
         outputs = model(**inputs, output_auxiliary_logits=True).auxiliary_logits[-1]
-    assert len(found) == 3
-    for t, detections in enumerate(found):
+    assert len(frames) == 3
+    for t, detections in enumerate(frames):
         probabilities, labels = outputs["class_queries_logits"][0, t].softmax(-1)[:, :-1].max(-1)
         logits = outputs["masks_queries_logits"][0, t][None]
         logits = torch.nn.functional.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)
