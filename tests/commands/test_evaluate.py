@@ -19,8 +19,8 @@ from helpers.golden import load_golden
 from helpers.splits import CATEGORIES, write_split
 from vita_hf import VitaVideoProcessor
 from vita_hf.commands.main import main
-from vita_hf.evaluation.splits import score_images
 from vita_hf.scoring import VisEvaluator
+from vita_hf.scoring.coco import score_images
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
 

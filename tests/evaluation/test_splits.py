@@ -62,7 +62,10 @@ def test_check_split_finds_what_scoring_would_fail_on(workspace, tmp_path):
         check_split(read_split(tmp_path / "nowhere.json", workspace / "frames"), names)
     content["annotations"][2] |= {"image_id": 1002, "segmentation": [[1, 2]]}
     (tmp_path / "point.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"point\.json, annotation 3: no segmentation in COCO's form"):
+    with pytest.raises(
+        ValueError,
+        match=r"point\.json, annotations\[2\] .*, frame 0: polygon 0: expected",
+    ):
         check_split(read_split(tmp_path / "point.json", workspace / "frames"), names)
     content["categories"][1] = {"id": 4}
     (tmp_path / "unnamed.json").write_text(json.dumps(content))

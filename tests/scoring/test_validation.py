@@ -15,7 +15,7 @@ from vita_hf.scoring import InvalidInputError, VisEvaluator
 def problems_of(references, predictions=()):
     with pytest.raises(InvalidInputError) as caught:
         score(references, list(predictions))
-    return caught.value.problems
+    return [str(problem) for problem in caught.value.problems]
 
 
 def cut(text):
@@ -28,17 +28,17 @@ GOOD = compressed(square())
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"video_id": 9}, "video id 9 is not in the annotation file, expected one of 1, 2"),
-        ({"video_id": None}, "video id None is not in the annotation file, expected one of 1, 2"),
-        ({"video_id": [1]}, "video id [1] is not in the annotation file, expected one of 1, 2"),
-        ({"category_id": 0}, "category 0 is not in the annotation file, expected one of 1, 2"),
-        ({"category_id": "cat"}, "category 'cat' is not in the annotation file, expected one of 1, 2"),
-        ({"score": math.nan}, "the score is nan, expected a finite number"),
-        ({"score": np.float32("inf")}, "the score is inf, expected a finite number"),
-        ({"score": None}, "the score is None, expected a number"),
-        ({"score": "high"}, "the score is 'high', expected a number"),
+        ({"video_id": 9}, "`video_id` 9 is not in the annotation file, expected one of 1, 2"),
+        ({"video_id": None}, "`video_id` None is not in the annotation file, expected one of 1, 2"),
+        ({"video_id": [1]}, "`video_id` [1] is not in the annotation file, expected one of 1, 2"),
+        ({"category_id": 0}, "`category_id` 0 is not in the annotation file, expected one of 1, 2"),
+        ({"category_id": "cat"}, "`category_id` 'cat' is not in the annotation file, expected one of 1, 2"),
+        ({"score": math.nan}, "`score` is nan, expected a finite number"),
+        ({"score": np.float32("inf")}, "`score` is np.float32(inf), expected a finite number"),
+        ({"score": None}, "`score` is None, expected a finite number"),
+        ({"score": "high"}, "`score` is 'high', expected a finite number"),
         ({"segmentations": [GOOD]}, "`segmentations` has 1 entries, the video 2 frames"),
-        ({"segmentations": GOOD}, "`segmentations`: expected a list with one entry a frame, got {'size'"),
+        ({"segmentations": GOOD}, "`segmentations`: expected a list with one entry for each frame, got {'size'"),
         (
             {"segmentations": [None, {"size": [10, 40], "counts": GOOD["counts"]}]},
             "frame 1: the RLE has size [10, 40], the video [height, width] = [20, 20]",
@@ -90,13 +90,14 @@ def test_predictions(change, message):
     content, (first, second) = tiny(num_videos=2)
     wrong = {**second, **change}
     (problem,) = problems_of(content, [first, wrong])
-    assert problem.startswith(f"prediction 1 (video {wrong['video_id']}, category {wrong['category_id']})")
+    video = "" if wrong["video_id"] is None else f" (video {wrong['video_id']})"
+    assert problem.startswith(f"predictions[1]{video}")
     assert message in problem
 
 
 def test_predictions_of_another_shape():
     content, (prediction,) = tiny()
-    assert problems_of(content, [7]) == ["prediction 0: expected an object, got 7"]
+    assert problems_of(content, [7]) == ["predictions[0]: expected an object, got 7"]
     for key in prediction:
         (problem,) = problems_of(content, [{k: v for k, v in prediction.items() if k != key}])
         assert problem.endswith(f": it has no '{key}'")
@@ -114,7 +115,8 @@ def test_all_problems_are_listed_and_nothing_is_scored(caplog):
         evaluator.add([*predictions, *wrong])
     assert len(caught.value.problems) == 33
     lines = str(caught.value).splitlines()
-    assert lines[0] == "predictions: 33 problems" and lines[-1] == "… and 13 more".join(["- ", ""]) and len(lines) == 22
+    assert lines[0] == "predictions[2] (video 1): `score` is nan, expected a finite number"
+    assert lines[-1] == "… and 13 more" and len(lines) == 21
     assert evaluator.num_predictions == 0 and evaluator.compute()["AP"] == 0
     evaluator.add(predictions)
     assert evaluator.compute()["AP"] == pytest.approx(1)
@@ -127,7 +129,7 @@ def test_one_bad_mask_among_many_is_found():
     predictions = [dict(prediction, segmentations=m, score=i / 300) for i, m in enumerate(masks)]
     predictions[211]["segmentations"][1]["counts"] += "1"
     (problem,) = problems_of(content, predictions)
-    assert problem.startswith("prediction 211 (video 1, category 1), frame 1: corrupt RLE: run lengths add up to ")
+    assert problem.startswith("predictions[211] (video 1), frame 1: corrupt RLE: run lengths add up to ")
 
 
 def update(**values):
@@ -137,17 +139,17 @@ def update(**values):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (update(id=0), "annotation 1 (id 0, video 2, category 1): id 0 is read as 'unmatched' by the official scorers"),
-        (update(id=1), "annotation 1 (id 1, video 2, category 1): id 1 is taken by an earlier annotation"),
+        (update(id=0), "annotations[1] (video 2, annotation 0): id 0 is read as 'unmatched' by the official scorers"),
+        (update(id=1), "annotations[1] (video 2, annotation 1): an earlier annotation has the same id"),
         (update(id=[]), "`id`: expected an integer, got []"),
-        (update(video_id=5), "annotation 1 (id 2, video 5, category 1): video 5 is not among the file's videos"),
+        (update(video_id=5), "annotations[1] (video 5, annotation 2): the file has no video with this id"),
         (
             update(category_id=7),
-            "annotation 1 (id 2, video 2, category 7): category 7 is not among the file's categories",
+            "annotations[1] (video 2, annotation 2): `category_id` 7: expected one of 1, 2",
         ),
-        (update(segmentations=None), "`segmentations`: expected a list with one entry a frame, got None"),
-        (update(segmentations=[GOOD] * 3), "`segmentations` has 3 entries, the video 2 frames"),
-        (update(areas=[1]), "`areas` has 1 entries, the video 2 frames"),
+        (update(segmentations=None), "`segmentations`: expected a list with one entry for each frame, got None"),
+        (update(segmentations=[GOOD] * 3), "`segmentations` has 3 entries, expected one for each of the 2 frames"),
+        (update(areas=[1]), "`areas` has 1 entries, expected one for each of the 2 frames"),
         (update(areas=[1, "x"]), "`areas`: expected numbers >= 0 or null, got 'x'"),
         (update(areas=[1, math.nan]), "`areas`: expected numbers >= 0 or null, got nan"),
         (update(iscrowd=2), "`iscrowd`: expected 0 or 1, got 2"),
@@ -157,7 +159,7 @@ def update(**values):
         ),
         (update(segmentations=[None, cut([1, 2])]), "frame 1: corrupt RLE: run lengths add up to 3, expected"),
         (update(segmentations=[[[0, 0, 1]], GOOD]), "frame 0: polygon 0: expected at least three points"),
-        (lambda c: c["annotations"].append(4), "annotation 2: expected an object, got 4"),
+        (lambda c: c["annotations"].append(4), "annotations[2]: expected an object, got 4"),
         (
             lambda c: c.update(annotations=None),
             "it has no `annotations`. The official validation and test files carry none",
@@ -165,16 +167,22 @@ def update(**values):
         (lambda c: c.pop("annotations"), "hold out videos of the training file"),
         (lambda c: c.update(annotations={}), "`annotations`: expected a list, got {}"),
         (lambda c: c.update(videos=[]), "`videos`: expected a list of at least one, got []"),
-        (lambda c: c.pop("categories"), "`categories`: expected a list of at least one, got None"),
-        (lambda c: c["videos"].append({}), "video 2: expected an object with an `id`, got {}"),
-        (lambda c: c["videos"].append(dict(c["videos"][0])), "video 2 (id 1): the id is taken by an earlier video"),
-        (lambda c: c["videos"][0].update(height=0), "video 0 (id 1): expected a positive integer, got `height` 0"),
+        (lambda c: c.pop("categories"), "`categories`: expected a list of at least one"),
+        (lambda c: c["videos"].append({}), "videos[2]: expected an object with an `id`, got {}"),
+        (
+            lambda c: c["videos"].append(dict(c["videos"][0])),
+            "videos[2] (video 1): an earlier entry of `videos` has the same id",
+        ),
+        (
+            lambda c: c["videos"][0].update(height=0),
+            "videos[0] (video 1): expected positive integers [height, width], got [0, 20]",
+        ),
         (
             lambda c: c["videos"][0].update(height=10**5, width=10**5),
             "frames of more than 536870912 pixels cannot be read",
         ),
-        (lambda c: c["categories"].append({"name": "x"}), "category 2: expected an object with an `id`"),
-        (lambda c: c["categories"].append({"id": 1}), "category 2 (id 1): the id is taken by an earlier category"),
+        (lambda c: c["categories"].append({"name": "x"}), "categories[2]: expected an object with an `id`"),
+        (lambda c: c["categories"].append({"id": 1}), "categories[2]: an earlier category has the id 1"),
     ],
 )
 def test_annotations(change, message):
@@ -185,9 +193,11 @@ def test_annotations(change, message):
 
 
 def test_annotations_of_another_shape():
-    assert problems_of(3) == ["expected an object with videos, categories and annotations, got int"]
+    assert problems_of(3) == [
+        "expected an object with the list 'videos', as in YouTube-VIS and OVIS, or a list of annotations; got int"
+    ]
     (problem,) = problems_of([{"id": 1, "video_id": 1, "category_id": 1, "segmentations": [None]}])
-    assert problem.endswith("video 1 is not among the file's videos, or its size is unknown")
+    assert problem.endswith("the file has no video of known size with this id")
 
 
 def test_what_real_files_leave_out_is_no_problem():
@@ -208,16 +218,14 @@ def test_files(tmp_path):
     empty.write_text(" \n")
     broken.write_text(json.dumps(predictions)[:-5])
     good.write_text(json.dumps(content))
-    with pytest.raises(
-        InvalidInputError, match=re.escape(f"{empty}: 1 problem\n- the file is empty, expected the json of")
-    ):
+    with pytest.raises(InvalidInputError, match=re.escape(f"{empty}: the file is empty, expected json")):
         VisEvaluator(empty)
     evaluator = VisEvaluator(good)
-    with pytest.raises(InvalidInputError, match="the file is empty, expected the json of a list of predictions"):
+    with pytest.raises(InvalidInputError, match=r"empty.json: the file is empty, expected json"):
         evaluator.add(str(empty))
-    with pytest.raises(InvalidInputError, match=r"broken.json: 1 problem\n- the file is no valid json \(.*char"):
+    with pytest.raises(InvalidInputError, match=r"broken.json: the file is not json: .*char"):
         evaluator.add(broken)
-    with pytest.raises(InvalidInputError, match=r"prediction 0 \(.*\): it has no 'video_id', 'category_id', 'score'"):
+    with pytest.raises(InvalidInputError, match=r"good.json: expected a list of predictions, got \{'videos'"):
         evaluator.add(good)  # the annotations in place of the predictions
     with pytest.raises(FileNotFoundError):
         VisEvaluator(tmp_path / "none.json")

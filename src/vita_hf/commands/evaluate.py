@@ -11,10 +11,11 @@ from accelerate import Accelerator
 
 from ..evaluation.results import ResultStore, write_results, write_submission
 from ..evaluation.run import segment_split
-from ..evaluation.splits import check_split, read_split, score_images
+from ..evaluation.splits import check_split, read_split
 from ..files import write_atomically
 from ..inference.loading import describe_model, load_model
 from ..scoring import VisEvaluator
+from ..scoring.coco import score_images
 
 _DESCRIPTION = """Run a model over a split of YouTube-VIS, OVIS or COCO, and score it if the split has annotations.
 

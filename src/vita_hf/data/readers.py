@@ -9,7 +9,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-import datasets
+from datasets import Dataset, config
 from datasets.exceptions import DatasetGenerationError
 
 from ..files import write_atomically
@@ -135,11 +135,11 @@ def _read_cached(
         "schema_version": SCHEMA_VERSION,
     }
     key = hashlib.sha256(json.dumps(arguments).encode()).hexdigest()[:32]
-    cache = os.fspath(cache_dir or datasets.config.HF_DATASETS_CACHE)
+    cache = os.fspath(cache_dir or config.HF_DATASETS_CACHE)
     summary = Path(cache, "vita_hf", f"{key}.json")
     arguments["summary"] = str(summary)
     try:
-        rows = datasets.Dataset.from_generator(
+        rows = Dataset.from_generator(
             generate_rows, features=VIDEO_FEATURES, cache_dir=cache, gen_kwargs=arguments, fingerprint=key
         )
     except DatasetGenerationError as error:
@@ -195,7 +195,7 @@ def _find_errors(problems: list[Problem], skip_broken: bool) -> list[Problem]:
     return errors
 
 
-def _look_for_frames(rows: datasets.Dataset, path: str, folder: str) -> None:
+def _look_for_frames(rows: Dataset, path: str, folder: str) -> None:
     """Fail now if the folder is wrong, instead of at the first clip. A single missing frame proves nothing."""
     some = rows.select(range(0, len(rows), max(1, len(rows) // 8))).select_columns("frames")
     frames = [frames[0]["path"] for frames in some["frames"]]

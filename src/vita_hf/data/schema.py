@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.compute as pc
 from datasets import Dataset, Features, Image, IterableDataset, List, Value
 
 logger = logging.getLogger(__name__)
@@ -78,12 +77,12 @@ def without_empty(rows: Dataset) -> Dataset:
     first = 0
     for table in instances.iter(batch_size=1000):
         for chunk in table["instances"].chunks:
-            # `flatten` and `list_parent_indices` read the same slice, and both skip null lists
-            owners, fields = pc.list_parent_indices(chunk), chunk.flatten()
+            # `flatten` and `value_parent_indices` read the same slice, and both skip null lists
+            owners, fields = chunk.value_parent_indices(), chunk.flatten()
             segmentations = fields.field("segmentations")
-            annotated = pc.list_parent_indices(segmentations).filter(pc.is_valid(segmentations.flatten()))
+            annotated = segmentations.value_parent_indices().filter(segmentations.flatten().is_valid())
             crowd = fields.field("iscrowd").to_numpy(zero_copy_only=False)
-            kept_here = {owners[i].as_py() for i in pc.unique(annotated).to_pylist() if not crowd[i]}
+            kept_here = {owners[i].as_py() for i in annotated.unique().to_pylist() if not crowd[i]}
             kept += [first + row for row in sorted(kept_here)]
             first += len(chunk)
     if not kept:

@@ -10,9 +10,10 @@ from accelerate import Accelerator
 from ..image_processing_vita import VitaVideoProcessor
 from ..modeling_vita import VitaForVideoInstanceSegmentation
 from ..scoring import VisEvaluator
+from ..scoring.coco import score_images
 from .results import ResultStore, write_results
 from .run import segment_split
-from .splits import Split, score_images
+from .splits import Split
 
 logger = logging.getLogger(__name__)
 

@@ -1,21 +1,13 @@
 """Dataset splits to evaluate on: the videos or images of an annotation file and the folder with their frames."""
 
-import contextlib
-import io
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pycocotools import mask as mask_api
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from ..data.annotations import AnnotationError, read_annotations
 from ..data.categories import plain_name
-from ..scoring import VisEvaluator
+from ..scoring import GroundTruth
 
 
 @dataclass(frozen=True)
@@ -96,7 +88,7 @@ def check_split(split: Split, id2label: Mapping[int, str]) -> None:
     """
     match_categories(id2label, split.categories)
     if split.annotated:
-        _read_images_truth(split.path) if split.of_images else VisEvaluator(split.path)
+        GroundTruth(split.path, "coco" if split.of_images else "ytvis")
 
 
 def match_categories(id2label: Mapping[int, str], categories: Mapping[int, str]) -> dict[int, int]:
@@ -139,43 +131,4 @@ def match_categories(id2label: Mapping[int, str], categories: Mapping[int, str])
     return {label: by_name[plain_name(name)] for label, name in id2label.items()}
 
 
-def score_images(annotations: str | os.PathLike, results: str | os.PathLike) -> dict[str, Any]:
-    """COCO's mask scores by pycocotools, with AP per category under `per_category`."""
-    names = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-    truth = _read_images_truth(annotations)
-    with contextlib.redirect_stdout(io.StringIO()):
-        found = json.loads(Path(results).read_text())
-        if not found:
-            return {**dict.fromkeys(names, 0.0), "per_category": {}}
-        scorer = COCOeval(truth, truth.loadRes(found), "segm")
-        scorer.evaluate()
-        scorer.accumulate()
-        scorer.summarize()
-    precision = scorer.eval["precision"][:, :, :, 0, 2]  # thresholds × recalls × categories, all areas, 100 detections
-    per_category = {}
-    for index, category in enumerate(truth.loadCats(scorer.params.catIds)):
-        values = precision[:, :, index]
-        per_category[category["name"]] = float(values.mean()) if (values > -1).any() else -1.0
-    return {**dict(zip(names, map(float, scorer.stats))), "per_category": per_category}
-
-
-def _read_images_truth(annotations: str | os.PathLike) -> COCO:
-    """With `iscrowd` and `area` where the file leaves them out, as own data may."""
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            truth = COCO(str(annotations))
-        for key, annotation in truth.anns.items():
-            try:
-                mask = truth.annToRLE(annotation)
-            except Exception as error:  # pycocotools raises bare ones
-                raise ValueError(
-                    f"{annotations}, annotation {key}: no segmentation in COCO's form: {error!r}"
-                ) from None
-            annotation.setdefault("iscrowd", 0)
-            annotation.setdefault("area", float(mask_api.area(mask)))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{annotations}: expected COCO's form; pycocotools failed with {error!r}") from None
-    return truth
-
-
-__all__ = ["Clip", "Split", "check_split", "match_categories", "read_split", "score_images"]
+__all__ = ["Clip", "Split", "check_split", "match_categories", "read_split"]

@@ -1,7 +1,7 @@
 """Scores of predicted tracks against annotated ones; usable without `evaluate`."""
 
+from ..data.annotations import InvalidInputError
 from .evaluator import VisEvaluator
 from .ground_truth import GroundTruth
-from .validation import InvalidInputError
 
 __all__ = ["GroundTruth", "InvalidInputError", "VisEvaluator"]

@@ -20,6 +20,7 @@ KINDS = {
     "length": "error",
     "areas": "warning",
     "occlusion": "warning",
+    "no-mask": "warning",
     "rle-size": "error",
     "rle-corrupt": "error",
     "polygon": "warning",
@@ -32,7 +33,7 @@ KINDS = {
 
 Scoring is less strict about some ("id" and "annotation-id": not a 64-bit integer; "category-name"; "frame-names") and
 stricter about others: the annotation id 0, which official scorers read as "unmatched", malformed `areas` and
-`occlusion`, and polygons of fewer than 3 points, which training drops.
+`occlusion`, COCO's objects without a mask, and polygons of fewer than 3 points, which training drops.
 """
 
 

@@ -188,17 +188,19 @@ class _TableReader:
     def read(self, content: Any) -> AnnotationFile:
         if self.file.form == "tracks":
             content = _infer_tables(content)
-        elif not content[self.video_table]:
-            self.note("malformed", f"`{self.video_table}`: expected a list of at least one, got []")
-        for name in ("categories", "annotations"):
-            if not is_list(content.get(name) or []):
-                self.note("malformed", f"`{name}`: expected a list, got {shorten(content[name])}")
+        tables = {name: content.get(name) for name in (self.video_table, "categories", "annotations")}
+        for name, entries in tables.items():
+            if entries is not None and not is_list(entries):
+                self.note("malformed", f"`{name}`: expected a list, got {shorten(entries)}")
                 raise AnnotationError(self.file.problems)
-        self.file.has_annotations = content.get("annotations") is not None
-        videos, annotations = content[self.video_table], content.get("annotations") or ()
+        self.file.has_annotations = tables["annotations"] is not None
+        videos, categories, annotations = (entries or () for entries in tables.values())
+        if not videos and self.file.form != "tracks":
+            self.note("malformed", f"`{self.video_table}`: expected a list of at least one, got []")
+            annotations = ()
         if self.file.form == "coco":
             videos, annotations = map(_image_as_video, videos), map(_object_as_track, annotations)
-        for index, entry in enumerate(content.get("categories") or ()):
+        for index, entry in enumerate(categories):
             self.read_category(f"categories[{index}]", entry)
         self.file.categories = dict(sorted(self.file.categories.items(), key=lambda item: id_order(item[0])))
         for index, entry in enumerate(videos):
@@ -265,6 +267,8 @@ class _TableReader:
                 self.note(*problem, place, video.id, key)
                 columns[name] = None
                 is_usable &= problem[0] == name
+        if is_usable and self.file.form == "coco" and not columns["segmentations"][0]:
+            self.note("no-mask", "`segmentation`: expected an RLE or polygons, got none", place, video.id, key)
         if is_usable:
             annotation = Annotation(place, key, entry.get("category_id"), crowd == 1, *columns.values())
             video.annotations.append(annotation)
@@ -338,9 +342,10 @@ def _object_as_track(entry: Any) -> Any:
         return entry
     track = {name: entry.get(name) for name in ("id", "category_id", "iscrowd")}
     track |= {"video_id": entry.get("image_id"), "segmentations": [entry.get("segmentation")]}
-    for name, plural in (("bbox", "bboxes"), ("area", "areas")):
-        if name in entry:
-            track[plural] = [entry[name]]
+    if "bbox" in entry:
+        track["bboxes"] = [entry["bbox"]]
+    if entry.get("area") is not None:
+        track["areas"] = [entry["area"]]
     return track
 
 
@@ -361,12 +366,12 @@ def _infer_tables(annotations: Iterable[Any]) -> dict[str, Any]:
     return {"videos": [*videos.values()], "categories": [*categories.values()], "annotations": annotations}
 
 
-def infer_size(segmentations: Iterable[Any]) -> list[int] | None:
-    """Return [height, width] of a track's first RLE; None if it has none."""
+def infer_size(segmentations: Iterable[Any]) -> tuple[int, int] | None:
+    """Return height and width of the first RLE of a track; None if there is none of a readable size."""
     for segmentation in segmentations:
         size = segmentation.get("size") if isinstance(segmentation, dict) else None
         if is_list(size) and len(size) == 2 and all(is_integer(side) and side > 0 for side in size):
-            return list(size)
+            return (int(size[0]), int(size[1])) if math.prod(size) <= MAX_PIXELS else None
     return None
 
 
