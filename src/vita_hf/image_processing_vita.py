@@ -14,8 +14,8 @@
 """Video processor of VITA: videos to tensors, outputs to instances."""
 
 import warnings
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -27,14 +27,14 @@ from huggingface_hub.dataclasses import validate_typed_dict
 from transformers import BatchFeature
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling, SizeDict
 from transformers.processing_utils import Unpack, VideosKwargs
-from transformers.utils import auto_docstring
+from transformers.utils import TensorType, auto_docstring
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoInput, VideoMetadata, make_batched_metadata
 
 from .tracks.building import VideoInstancesBuilder
 from .tracks.instances import VideoInstances
-from .video.batching import normalize_and_pad
-from .video.frame_source import FrameSource, check_frame_size
+from .video.batching import FrameChunk, normalize_and_pad
+from .video.frame_source import EveryNth, FrameSource, check_frame_size
 from .video.images import to_rgb_tensor
 from .video.reader import VideoReader
 from .video.resizing import resize_output_size
@@ -55,22 +55,6 @@ class VitaVideoProcessorKwargs(VideosKwargs, total=False):
     size_divisor: int
     padding: bool
     decoder: Literal["pyav", "torchcodec"]
-
-
-@dataclass(frozen=True)
-class FrameChunk:
-    """
-    Some frames of a video, ready for the network.
-
-    Attributes:
-        pixel_values: Float32 tensor (n, 3, H, W), normalised and padded.
-        frame_size: (h, w) after resizing, before padding.
-        original_size: (h, w) of the video itself.
-    """
-
-    pixel_values: torch.Tensor
-    frame_size: tuple[int, int]
-    original_size: tuple[int, int]
 
 
 @auto_docstring(
@@ -177,17 +161,16 @@ class VitaVideoProcessor(BaseVideoProcessor):
             frames.append(chain([first], rgb_frames))
             sources.append((source, indices, known, first.shape[1:]))
         batch = self._preprocess(frames, **settings)
-        features = BatchFeature(batch, tensor_type=settings["return_tensors"])
         if settings["return_metadata"]:
             lengths = batch["frame_mask"].sum(1).tolist()
-            features["video_metadata"] = [_complete_metadata(*facts, n) for facts, n in zip(sources, lengths)]
-        return features
+            batch["video_metadata"] = [_complete_metadata(*facts, n) for facts, n in zip(sources, lengths)]
+        return batch
 
     def iterate_chunks(
         self,
         source: FrameSource,
         chunk_size: int,
-        indices: Container[int] | None = None,
+        indices: Sequence[int] | EveryNth | None = None,
         max_frames: int | None = None,
         **kwargs: Unpack[VitaVideoProcessorKwargs],
     ) -> Iterator[FrameChunk]:
@@ -205,29 +188,17 @@ class VitaVideoProcessor(BaseVideoProcessor):
 
         Raises:
             ValueError: as for a call, and only when the frame concerned is reached.
-
-        Example:
-        ```python
-        >>> import numpy as np
-        >>> from vita_hf import VitaVideoProcessor
-        >>> from vita_hf.video.sources import open_video
-
-        >>> source = open_video(np.zeros((5, 120, 160, 3), dtype=np.uint8))
-        >>> [len(chunk.pixel_values) for chunk in VitaVideoProcessor().iterate_chunks(source, chunk_size=2)]
-        [2, 2, 1]
-
-        ```
         """
-        settings = self._complete_settings(kwargs)
+        settings = self._complete_settings({**kwargs, "return_tensors": "pt"})
         frames = islice(self._read_frames(source, indices, settings["do_convert_rgb"], settings), max_frames)
         for first in frames:
             batch = self._preprocess([chain([first], islice(frames, chunk_size - 1))], **settings)
             height, width = batch["frame_sizes"][0].tolist()
-            yield FrameChunk(batch["pixel_values_videos"][0], (height, width), tuple(first.shape[1:]))
+            yield FrameChunk(batch["pixel_values_videos"][0], (height, width), (first.shape[1], first.shape[2]))
 
-    def _complete_settings(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def _complete_settings(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Check the settings of a call and add the processor's own."""
-        validate_typed_dict(self.valid_kwargs, kwargs)
+        validate_typed_dict(self.valid_kwargs, kwargs)  # ty: ignore[invalid-argument-type] - it takes typed dicts
         settings = {name: getattr(self, name, None) for name in self.valid_kwargs.__annotations__} | kwargs
         settings = self._standardize_kwargs(**settings)
         if settings["do_center_crop"]:
@@ -237,12 +208,16 @@ class VitaVideoProcessor(BaseVideoProcessor):
         return settings
 
     def _read_frames(
-        self, source: FrameSource, indices: Container[int] | None, do_convert_rgb: bool, settings: Mapping[str, Any]
+        self,
+        source: FrameSource,
+        indices: Sequence[int] | EveryNth | None,
+        do_convert_rgb: bool,
+        settings: Mapping[str, Any],
     ) -> Iterator[torch.Tensor]:
         """Yield the frames of a video, all of one size, as RGB tensors (3, h, w) in their own dtype."""
         size, brightest = None, -1.0
         for index, frame in enumerate(source.frames(indices)):
-            where = f"{source.name}, frame {indices[index] if hasattr(indices, '__getitem__') else index}"
+            where = f"{source.name}, frame {index if indices is None else indices[index]}"
             if isinstance(frame, str | Path):
                 where += f" ({frame})"
             frame = to_rgb_tensor(frame, where, settings["input_data_format"], do_convert_rgb)
@@ -274,8 +249,9 @@ class VitaVideoProcessor(BaseVideoProcessor):
         do_pad: bool,
         size_divisor: int,
         padding: bool,
+        return_tensors: str | TensorType | None = None,
         **kwargs,
-    ) -> dict[str, torch.Tensor]:
+    ) -> BatchFeature:
         """Resize RGB frames one at a time, and write all videos into one normalised, zero-padded batch."""
         resized = [
             torch.stack([self.resize(frame, size, resample) if do_resize else frame for frame in frames])
@@ -298,14 +274,15 @@ class VitaVideoProcessor(BaseVideoProcessor):
             do_normalize=do_normalize,
         )
         lengths = torch.tensor([len(video) for video in resized], device=pixels.device)
-        return {
+        batch = {
             "pixel_values_videos": pixels,
             "frame_sizes": torch.tensor(sizes, device=pixels.device),
             "frame_mask": torch.arange(pixels.shape[1], device=pixels.device) < lengths[:, None],
         }
+        return BatchFeature(batch, tensor_type=return_tensors)
 
     def resize(
-        self, image: torch.Tensor, size: SizeDict, resample: PILImageResampling | None = None, **kwargs
+        self, image: torch.Tensor, size: SizeDict, resample: Any = None, antialias: bool = True, **kwargs
     ) -> torch.Tensor:
         """Resize an image (…, h, w) to the size that the reference computes, which transformers rounds differently."""
         height, width = image.shape[-2:]
@@ -316,7 +293,7 @@ class VitaVideoProcessor(BaseVideoProcessor):
         else:
             got = None if size is None else dict(size)
             raise ValueError(f"size must have shortest_edge (and maybe longest_edge), or height and width; got {got}")
-        return super().resize(image, SizeDict(height=height, width=width), resample, **kwargs)
+        return super().resize(image, SizeDict(height=height, width=width), resample, antialias, **kwargs)
 
     def fetch_videos(self, video_url_or_urls, sample_indices_fn=None):
         """
@@ -405,16 +382,17 @@ class VitaVideoProcessor(BaseVideoProcessor):
         lengths = frame_mask.sum(1).tolist()
         if not all(mask[:length].all() for mask, length in zip(frame_mask, lengths)):
             raise ValueError("frame_mask must be True for each video's first frames and False only after them")
-        frame_sizes = _size_list(frame_sizes, "frame_sizes", batch_size)
-        target_sizes = _size_list(target_sizes, "target_sizes", batch_size)
+        sizes = zip(
+            _size_list(frame_sizes, "frame_sizes", batch_size), _size_list(target_sizes, "target_sizes", batch_size)
+        )
 
         results = []
-        for index in range(batch_size):
+        for index, (frame_size, target_size) in enumerate(sizes):
             builder = VideoInstancesBuilder(
                 outputs.class_queries_logits[index],
                 outputs.mask_embeddings[index],
-                frame_size=frame_sizes[index],
-                target_size=target_sizes[index],
+                frame_size=frame_size,
+                target_size=target_size,
                 top_k=top_k,
                 threshold=threshold,
                 one_label_per_query=one_label_per_query,
@@ -455,7 +433,7 @@ def _size_list(sizes, name: str, batch_size: int) -> list[tuple[int, int] | None
     sizes = [tuple(int(side) for side in size) for size in sizes]
     if len(sizes) != batch_size or any(len(size) != 2 or min(size) < 1 for size in sizes):
         raise ValueError(f"{name} must have one positive (height, width) for each of {batch_size} videos, got {sizes}")
-    return sizes
+    return [(height, width) for height, width in sizes]
 
 
-__all__ = ["FrameChunk", "VitaVideoProcessor", "VitaVideoProcessorKwargs", "resize_output_size"]
+__all__ = ["VitaVideoProcessor", "VitaVideoProcessorKwargs", "resize_output_size"]

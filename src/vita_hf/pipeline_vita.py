@@ -1,12 +1,13 @@
 """`transformers.pipeline("video-instance-segmentation")`: from a video of any kind and length to tracks."""
 
+import os
 from collections.abc import Iterator
-from pathlib import Path
 from types import GeneratorType
 from typing import Any
 
 from torch import nn
 from transformers import Pipeline
+from transformers.utils import ModelOutput
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from .image_processing_vita import VitaVideoProcessor
@@ -14,7 +15,6 @@ from .inference.offline import segment_video
 from .inference.options import SegmentationOptions
 from .modeling_vita import VitaForVideoInstanceSegmentation
 from .tracks.instances import VideoInstances
-from .video.frame_source import FrameSource
 from .video.sources import open_video, split_videos
 
 
@@ -124,19 +124,20 @@ class VideoInstanceSegmentationPipeline(Pipeline):
         SegmentationOptions(**kwargs)  # fail before a video is opened
         return {name: kwargs[name] for name in ("decoder",) if name in kwargs}, kwargs, {}
 
-    def preprocess(self, video: Any, decoder: str | None = None) -> dict[str, FrameSource]:
+    def preprocess(self, input_: Any, **kwargs: Any) -> dict[str, Any]:
         """Open a video; its frames are read as they are needed."""
-        video = video.content if isinstance(video, _Video) else video
-        return {"source": open_video(video, decoder=decoder or self.video_processor.decoder)}
+        video = input_.content if isinstance(input_, _Video) else input_
+        return {"source": open_video(video, decoder=kwargs.get("decoder") or self.video_processor.decoder)}
 
-    def _forward(self, model_inputs: dict[str, FrameSource], **options: Any) -> dict[str, VideoInstances]:
-        options = SegmentationOptions(**options)
-        return {"instances": segment_video(self.model, self.video_processor, model_inputs["source"], options)}
+    def _forward(self, input_tensors: dict[str, Any], **kwargs: Any) -> ModelOutput:
+        options = SegmentationOptions(**kwargs)
+        instances = segment_video(self.model, self.video_processor, input_tensors["source"], options)
+        return ModelOutput(instances=instances)
 
-    def postprocess(self, model_outputs: dict[str, VideoInstances]) -> VideoInstances:
+    def postprocess(self, model_outputs: ModelOutput, **kwargs: Any) -> VideoInstances:
         return model_outputs["instances"]
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Save the model and its processor, which is all that `pipeline` needs to load them again."""
         # transformers' method omits the video processor, and adds this file as if it were the model's own code.
         self.model.save_pretrained(save_directory, **kwargs)

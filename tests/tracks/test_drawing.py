@@ -8,9 +8,10 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
+from vita_hf.ops.rle import encode_masks
 from vita_hf.tracks import drawing as visualization
 from vita_hf.tracks.drawing import Painter, render
-from vita_hf.tracks.instances import VideoInstances, encode_masks
+from vita_hf.tracks.instances import VideoInstances
 from vita_hf.tracks.palette import PALETTE, text_color, track_color
 from vita_hf.video.reader import VideoReader
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from pycocotools import mask as mask_api
 
-from vita_hf.tracks.instances import VideoInstances, encode_masks
+from vita_hf.ops.rle import encode_masks
+from vita_hf.tracks.instances import VideoInstances
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import torch
 
 from ..files import RunRecord, atomic_directory
 from ..inference.loading import SHIPPED_MODEL, describe_model, load_model
+from ..inference.offline import segment_video
 from ..inference.options import Decoder, MaskFeatures, SegmentationOptions
 from ..pipeline_vita import VideoInstanceSegmentationPipeline
 from ..tracks.instances import VideoInstances
@@ -166,7 +167,7 @@ def segment(
     """Segment one video and write its folder, which appears when it is complete."""
     # Opened once: an address is downloaded only once.
     source = open_video(video.path, decoder=options.decoder or segmenter.video_processor.decoder)
-    result = segmenter(source, **vars(options))
+    result = segment_video(segmenter.model, segmenter.video_processor, source, options)
     with atomic_directory(record.path.parent) as folder:
         result.to_json(folder / "results.json")
         if not json_only:

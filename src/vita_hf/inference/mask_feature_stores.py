@@ -25,7 +25,10 @@ logger = logging.getLogger(__name__)
 Recompute = Callable[[], Generator[Tensor]]
 
 # In order of preference. "exact" excludes the stores that round to half precision.
-_CHOICES = {"auto": ("device", "host", "disk", "recompute"), "exact": ("device", "recompute")}
+_CHOICES: dict[str, tuple[MaskFeatures, ...]] = {
+    "auto": ("device", "host", "disk", "recompute"),
+    "exact": ("device", "recompute"),
+}
 
 # "auto" and "exact" fill at most this share of the free memory or disk.
 _SHARE = 0.5
@@ -184,7 +187,7 @@ def make_store(
     return {"device": DeviceStore, "host": HostStore, "disk": DiskStore}[mode]()
 
 
-def _choose(mode: str, features: Tensor, num_frames: int | None, rereadable: bool) -> str:
+def _choose(mode: MaskFeatures, features: Tensor, num_frames: int | None, rereadable: bool) -> MaskFeatures:
     if num_frames is None:
         return "disk" if mode == "auto" else "recompute" if rereadable else "device"
     full = num_frames * features[0].numel() * features.element_size()

@@ -5,8 +5,9 @@ The detector runs over chunks of frames while the next chunk is decoded. The obj
 the frame queries of all frames. Masks are computed chunk by chunk and kept as RLE.
 """
 
+import math
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -16,10 +17,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..image_processing_vita import FrameChunk, VitaVideoProcessor
+from ..image_processing_vita import VitaVideoProcessor
 from ..modeling_vita import VitaForVideoInstanceSegmentation
 from ..tracks.building import VideoInstancesBuilder
 from ..tracks.instances import VideoInstances
+from ..video.batching import FrameChunk
 from ..video.frame_source import FrameSource, sample_frames
 from ..video.sources import open_video
 from .mask_feature_stores import MaskFeatureStore, check_rereadable, make_store
@@ -97,7 +99,7 @@ def segment_video(
         )
         with closing(store.chunks()) as chunks, _progress_bar("masks", num_frames, options.progress) as bar:
             for features in chunks:
-                for part in features.split(_frames_at_once(builder, features)):
+                for part in features.split(_frames_at_once(sizes[1], features.shape[-2:], len(builder.embeddings))):
                     builder.add_frames(part)
                 bar.update(len(features))
     return replace(builder.build(), frame_indices=frames.indices(num_frames), fps=frames.source.fps)
@@ -139,6 +141,7 @@ def _detect(
             store.append(features)
             sizes = chunk.frame_size, chunk.original_size
             del features, chunk
+    assert store is not None  # the processor raises an error if there are no frames
     return frame_queries, sizes, store
 
 
@@ -212,11 +215,10 @@ class _PreparedFrames:
             yield replace(chunk, pixel_values=pixels.pin_memory() if on_gpu else pixels)
 
 
-def _frames_at_once(builder: VideoInstancesBuilder, features: Tensor) -> int:
+def _frames_at_once(target_size: Sequence[int], feature_size: Sequence[int], num_tracks: int) -> int:
     """Choose how many frames' masks to compute at once, so that their memory stays bounded."""
-    height, width = builder.target_size
-    pixels = max(height * width, 16 * features.shape[-2] * features.shape[-1])
-    return max(1, min(_MASK_FRAMES, _MASK_PIXELS // (pixels * max(1, len(builder.embeddings)))))
+    pixels = max(math.prod(target_size), 16 * math.prod(feature_size))
+    return max(1, min(_MASK_FRAMES, _MASK_PIXELS // (pixels * max(1, num_tracks))))
 
 
 def _progress_bar(description: str | None, total: int | None, progress: bool | None) -> tqdm:

@@ -10,21 +10,7 @@ from pycocotools import mask as mask_api
 from torch import Tensor
 from typing_extensions import Self
 
-
-def encode_masks(masks: Tensor) -> list[dict]:
-    """
-    Encode masks as COCO's compressed RLE.
-
-    Args:
-        masks: Bool tensor (n, h, w), on any device.
-
-    Returns:
-        n dicts `{"size": [h, w], "counts": str}`, also for masks without a pixel.
-    """
-    # pycocotools wants (h, w, n) in Fortran order: the transpose of a contiguous (n, w, h).
-    columns = masks.transpose(1, 2).contiguous().view(torch.uint8).cpu().numpy()
-    rles = mask_api.encode(columns.transpose(2, 1, 0))
-    return [{"size": [int(n) for n in rle["size"]], "counts": rle["counts"].decode("ascii")} for rle in rles]
+from ..ops.rle import encode_masks
 
 
 @dataclass(kw_only=True, eq=False)
@@ -41,7 +27,7 @@ class Tracks:
     query_indices: Tensor
     size: tuple[int, int]
     num_frames: int
-    track_ids: Tensor = None  # 0 … k-1
+    track_ids: Tensor = None  # ty: ignore[invalid-assignment] - set in __post_init__
     id2label: Mapping[int, str] | None = field(default=None, repr=False)
     frame_indices: Sequence[int] | None = field(default=None, repr=False)
     fps: float | None = None
@@ -184,4 +170,4 @@ def _decode_masks(rles: list[dict], size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(mask_api.decode(rles)).permute(2, 0, 1).contiguous().view(torch.bool)
 
 
-__all__ = ["Tracks", "encode_masks"]
+__all__ = ["Tracks"]

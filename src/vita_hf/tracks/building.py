@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .instances import VideoInstances, encode_masks
+from ..ops.rle import encode_masks
+from .instances import VideoInstances
 
 
 def choose_predictions(

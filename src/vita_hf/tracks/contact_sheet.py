@@ -58,25 +58,11 @@ def plot(
 
     ```
     """
-    if path is not None:
-        check_image_path(path)
-    sheet = ContactSheet(result, num_frames, columns, width)
+    sheet = ContactSheet(result, path, num_frames=num_frames, columns=columns, width=width)
     for image, frame in zip(ResultFrames(result, video, decoder, sheet.chosen), sheet.chosen):
         sheet.add(image, frame)
-    if path is not None:
-        sheet.save(path)
+    sheet.save()
     return sheet.picture
-
-
-def check_image_path(path: str | os.PathLike) -> None:
-    """
-    Fail early if Pillow cannot write an image with this suffix.
-
-    Raises:
-        ValueError: if it cannot.
-    """
-    if Path(path).suffix.lower() not in Image.registered_extensions():
-        raise ValueError(f"{path}: expected the name of an image file, for example one that ends in .png")
 
 
 class ContactSheet:
@@ -85,6 +71,7 @@ class ContactSheet:
 
     Args:
         result: The tracks.
+        path: The image file that `save` writes.
         num_frames: The most frames to show, from the first to the last.
         columns: Number of frames side by side.
         width: Width of the picture in pixels, at least 320.
@@ -97,13 +84,24 @@ class ContactSheet:
         ValueError: if an argument is out of range.
     """
 
-    def __init__(self, result: Tracks, num_frames: int = 8, columns: int = 4, width: int = 1280):
+    def __init__(
+        self,
+        result: Tracks,
+        path: str | os.PathLike | None = None,
+        *,
+        num_frames: int = 8,
+        columns: int = 4,
+        width: int = 1280,
+    ):
+        if path is not None and Path(path).suffix.lower() not in Image.registered_extensions():
+            raise ValueError(f"{path}: expected the name of an image file, for example one that ends in .png")
         if num_frames < 1 or columns < 1 or width < 320:
             raise ValueError(
                 "expected num_frames and columns of at least 1 and a width of at least 320, got "
                 f"num_frames={num_frames}, columns={columns}, width={width}"
             )
         self.result = result
+        self.path = path
         self.chosen = _evenly_spaced(result.num_frames, num_frames)
         self._painter = Painter(result)
         self._columns = min(columns, len(self.chosen))
@@ -141,10 +139,11 @@ class ContactSheet:
         pen, font = ImageDraw.Draw(self.picture), ImageFont.load_default(_FONT_SIZE)
         pen.text((x, y + self._size[0] + _ROW // 2), caption, _INK, font, anchor="lm")
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Write the picture to an image file."""
-        with atomic_path(path) as temporary:
-            self.picture.save(temporary)
+    def save(self) -> None:
+        """Write the picture to `path`, if there is one."""
+        if self.path is not None:
+            with atomic_path(self.path) as temporary:
+                self.picture.save(temporary)
 
 
 def _evenly_spaced(length: int, count: int) -> list[int]:
@@ -156,8 +155,8 @@ def _clock(seconds: float, digits: int) -> str:
     """Format a time as minutes and seconds, with hours if there are any: 1:05.50."""
     ticks = round(seconds * 10**digits)
     minutes, ticks = divmod(ticks, 60 * 10**digits)
-    seconds = f"{ticks / 10**digits:0{3 + digits if digits else 2}.{digits}f}"
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds}" if minutes >= 60 else f"{minutes}:{seconds}"
+    rest = f"{ticks / 10**digits:0{3 + digits if digits else 2}.{digits}f}"
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest}" if minutes >= 60 else f"{minutes}:{rest}"
 
 
 @dataclass
@@ -236,4 +235,4 @@ def _shorten(text: str, length: int, pen: ImageDraw.ImageDraw, font: Any) -> str
     return text
 
 
-__all__ = ["ContactSheet", "check_image_path", "plot"]
+__all__ = ["ContactSheet", "plot"]

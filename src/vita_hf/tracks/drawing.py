@@ -8,7 +8,7 @@ from tqdm.auto import tqdm
 
 from ..video.writer import check_output, video_writer
 from .base import Tracks
-from .contact_sheet import ContactSheet, check_image_path
+from .contact_sheet import ContactSheet
 from .painter import Painter
 from .result_frames import ResultFrames
 
@@ -75,8 +75,6 @@ def render(
     """
     path = Path(path)
     check_output(path)
-    if contact_sheet is not None:
-        check_image_path(contact_sheet)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must be between 0 and 1, got {alpha}")
     for name, value in (("fps", fps), ("scale", scale)):
@@ -84,15 +82,15 @@ def render(
             raise ValueError(f"{name} must be above 0, got {value}")
     painter = Painter(result, alpha, contours, labels)
     frames = ResultFrames(result, video, decoder)
-    sheet = None if contact_sheet is None else ContactSheet(result)
-    size = tuple(max(1, round(scale * side)) for side in result.size)
+    sheet = None if contact_sheet is None else ContactSheet(result, contact_sheet)
+    height, width = (max(1, round(scale * side)) for side in result.size)
     with video_writer(path, fps or _sampled_fps(result, frames.fps) or 10) as write:
         for frame, image in enumerate(tqdm(frames, desc=path.name, unit="frame", disable=not progress)):
-            write(painter.draw(image, frame, size), frames.numbers[frame])
+            write(painter.draw(image, frame, (height, width)), frames.numbers[frame])
             if sheet is not None:
                 sheet.add(image, frame)
     if sheet is not None:
-        sheet.save(contact_sheet)
+        sheet.save()
     return path
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..files import write_atomically
-from .base import Tracks, encode_masks
+from .base import Tracks
 from .contact_sheet import plot
 from .drawing import render
 
@@ -278,4 +278,4 @@ class VideoInstances(Tracks):
         )
 
 
-__all__ = ["VideoInstances", "encode_masks"]
+__all__ = ["VideoInstances"]

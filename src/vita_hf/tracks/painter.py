@@ -93,7 +93,7 @@ class Painter:
             labels.append((box, row, text))
         # Where labels overlap for lack of room, the best scores stay on top.
         for box, row, text in reversed(labels):
-            color = tuple(int(value) for value in self.colors[row])
+            color = track_color(int(self.result.track_ids[row]))
             pen.rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=color)
             pen.text((box[0] + pad, box[1] + line // 2), text, text_color(color), font, anchor="lm")
         return np.asarray(picture)

@@ -1,9 +1,26 @@
 """Frames to network input: normalise, pad, and stack into a batch."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FrameChunk:
+    """
+    Some frames of a video, ready for the network.
+
+    Attributes:
+        pixel_values: Float32 tensor (n, 3, H, W), normalised and padded.
+        frame_size: (h, w) after resizing, before padding.
+        original_size: (h, w) of the video itself.
+    """
+
+    pixel_values: Tensor
+    frame_size: tuple[int, int]
+    original_size: tuple[int, int]
 
 
 def padded_size(sizes: Iterable[Sequence[int]], divisor: int) -> tuple[int, int]:
@@ -73,4 +90,4 @@ def normalize_and_pad(
     return batch
 
 
-__all__ = ["normalize_and_pad", "padded_size"]
+__all__ = ["FrameChunk", "normalize_and_pad", "padded_size"]
