@@ -110,7 +110,7 @@ class RunRecord:
         """List the dotted names of the inputs that differ from the record on disk; None if there is no record."""
         if not self.path.is_file():
             return None
-        before, now = _flatten(json.loads(self.path.read_bytes())), _flatten(json.loads(json.dumps(self.inputs)))
+        before, now = flatten(json.loads(self.path.read_bytes())), flatten(json.loads(json.dumps(self.inputs)))
         changed = (name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
         return sorted(name for name in changed if not name.startswith(tuple(self.free)))
 
@@ -134,10 +134,11 @@ class RunRecord:
         write_atomically(self.path, json.dumps(self.inputs, indent=2).encode())
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested dictionaries: `{"a": {"b": 1}}` becomes `{"a.b": 1}`."""
     flat = {}
     for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return flat
 
 
@@ -152,4 +153,4 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-__all__ = ["RunRecord", "atomic_directory", "atomic_path", "write_atomically"]
+__all__ = ["RunRecord", "atomic_directory", "atomic_path", "flatten", "write_atomically"]

@@ -1,12 +1,17 @@
-"""A tiny training for the tests: data, arguments, and the script as a function."""
+"""A tiny training for the tests: its data, its command line, and functions that run it."""
 
-import importlib.util
+import argparse
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+from vita_hf.commands import train as command
 from vita_hf.data.synthetic import write_synthetic_dataset
+from vita_hf.training.run import train
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
-# Everything as in the recipe, but smaller.
+# Everything is as in the recipe, but smaller.
 SMALL = (
     "model.backbone_config.embedding_size=8",
     "model.backbone_config.hidden_sizes=[8, 8, 16, 16]",
@@ -29,15 +34,21 @@ SMALL = (
     "clips.short_edges=[32]",
     "training.batch_size=4",
 )
+_TESTS = str(Path(__file__).parents[1])
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "PYTHONPATH": os.pathsep.join([_TESTS, os.environ.get("PYTHONPATH", "")]),
+}
 
 
 def make_set(folder: Path, seed: int = 0, videos: int = 6) -> tuple[Path, Path]:
-    """Annotation file and image folder of a small synthetic set."""
+    """Write a small synthetic dataset; return its annotation file and image folder."""
     return write_synthetic_dataset(folder, seed=seed, videos=videos, size=(32, 64), length=4), folder / "JPEGImages"
 
 
 def arguments(data: tuple[Path, Path] | None, output: Path, *changes: str, options: tuple[str, ...] = ()) -> list[str]:
-    """Of scripts/train.py."""
+    """Return the arguments of `vita-hf train`."""
     source = () if data is None else ("--train-json", str(data[0]), "--train-images", str(data[1]))
     return [
         *("--recipe", "tiny-synthetic", *source, "--output", str(output), "--cpu"),
@@ -46,9 +57,35 @@ def arguments(data: tuple[Path, Path] | None, output: Path, *changes: str, optio
     ]
 
 
-def load_script():
-    """scripts/train.py as a module."""
-    spec = importlib.util.spec_from_file_location("train_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def run_training(args: list[str]) -> None:
+    """Train in this process. Errors are raised rather than printed."""
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    train(command.read_options(parser.parse_args(args)))
+
+
+def start_training(args: list[str]) -> subprocess.Popen:
+    """Start `vita-hf train` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "vita_hf", "train", *args],
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def run_python(*command_line: str) -> subprocess.CompletedProcess:
+    """Run Python with a command line to its end, and expect success."""
+    finished = subprocess.run(
+        [sys.executable, *command_line],
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return finished
+
+
+def read_log(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""scripts/train.py on gloo processes with Accelerate's FSDP, which Accelerate itself offers on GPUs only.
+"""`vita-hf train` on gloo processes with Accelerate's FSDP, which Accelerate itself offers on GPUs only.
 
 Everything but the choice of FSDP is Accelerate's own: wrapping, the optimiser's new parameters, checkpoints.
 """
@@ -10,10 +10,9 @@ from accelerate.state import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.tensor import DTensor
 
-from helpers.training_runs import load_script
+from helpers.training_runs import run_training
+from vita_hf.training import run
 from vita_hf.training.loop import Trainer
-
-script = load_script()
 
 
 def sharding_accelerator(**options) -> Accelerator:
@@ -37,5 +36,6 @@ class ShardedTrainer(Trainer):
         print(f"sharded: {len(parameters)} parameters in {self.accelerator.num_processes} processes")
 
 
-script.Accelerator, script.Trainer = sharding_accelerator, ShardedTrainer
-script.main(sys.argv[1:])
+if __name__ == "__main__":
+    run.Accelerator, run.Trainer = sharding_accelerator, ShardedTrainer
+    run_training(sys.argv[1:])

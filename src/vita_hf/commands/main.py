@@ -16,9 +16,10 @@ COMMANDS = {
     "web": "segment videos on a web page",
     "info": "describe a model: classes, sizes, backbone, parameters, training data",
     "convert": "convert an official checkpoint into a directory for from_pretrained",
+    "train": "train a model with a recipe",
     "evaluate": "run a model over a dataset split, score it or make a submission",
 }
-EXTRAS = {"evaluate": "eval"}  # the extra of this package that a command needs
+EXTRAS = {"train": "train", "evaluate": "eval"}  # the extra of this package that a command needs
 
 _EXAMPLES = """examples:
   vita-hf demo                                          a synthetic video, segmented and scored, in demo/
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
                 hint = f": pip install vita-hf[{extra}]" if extra else ""
                 parser.exit(1, f"error: vita-hf {name} needs the package {error.name}{hint}\n")
             module.add_arguments(command)
-            command.set_defaults(run=module.run)
+            command.set_defaults(run=module.run, argv=argv)
     args = parser.parse_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s")
     disable_progress_bar()  # transformers shows one for loading weights

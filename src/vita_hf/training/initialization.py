@@ -1,14 +1,14 @@
-"""Where a training's weights come from."""
+"""Where the weights of a training come from."""
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import timm
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, PreTrainedConfig, TimmBackbone, TimmBackboneConfig
+from transformers import AutoConfig, TimmBackbone, TimmBackboneConfig
 
 from ..configuration_vita import VitaConfig
 from ..modeling_vita import VitaForVideoInstanceSegmentation
@@ -16,8 +16,8 @@ from ..modeling_vita import VitaForVideoInstanceSegmentation
 logger = logging.getLogger(__name__)
 
 _HEADS = ("class_predictor.weight", "class_predictor.bias")
-# Fields of a recipe that decide on parameters' shapes; with a checkpoint they are the checkpoint's.
-_SHAPES = frozenset(
+# Fields that determine the shapes of parameters. A checkpoint overrides the recipe in these.
+_DETECTOR_SHAPES = frozenset(
     {
         *("backbone_config", "num_queries", "feature_size", "mask_feature_size", "hidden_dim", "encoder_layers"),
         *("encoder_feedforward_dim", "decoder_layers", "dim_feedforward", "num_attention_heads"),
@@ -33,23 +33,23 @@ _VIDEO_SHAPES = frozenset(
 
 def build_model(fields: dict[str, Any], id2label: dict[int, str], init: str) -> VitaForVideoInstanceSegmentation:
     """
-    A model to train, in float32.
+    Build the model to train, in float32.
 
     Args:
-        fields: a recipe's `model` section.
-        id2label: the training data's classes.
-        init: "scratch"; "backbone", with a backbone as timm or transformers trained it; or a directory or Hub id of a
-            VITA model (a converted official COCO checkpoint, say) or of a Mask2Former, whose sizes then replace the
-            recipe's. Class heads are made anew where the classes differ.
+        fields: Fields of [`VitaConfig`]: the `model` section of a recipe.
+        id2label: The classes of the training data.
+        init: "scratch"; "backbone" for a backbone as timm or transformers trained it; or a directory or Hub id of a
+            VITA model (for example a converted COCO checkpoint) or of a Mask2Former. The sizes of such a model replace
+            those in `fields`, and its class heads are initialised again if its classes differ.
 
     Raises:
-        ValueError: the checkpoint is of another kind, or more than its class heads does not fit.
-        OSError: no such checkpoint.
+        ValueError: if the checkpoint is of another model type, or if more than its class heads does not fit.
+        OSError: if there is no such checkpoint.
     """
     labels = {"id2label": dict(id2label), "label2id": {name: label for label, name in id2label.items()}}
     if init not in ("scratch", "backbone"):
         return _from_checkpoint(init, fields, labels)
-    with _naming_the_section():
+    with _name_the_section():
         config = VitaConfig(**fields, **labels)
     model = VitaForVideoInstanceSegmentation(config)
     if init == "backbone":
@@ -57,48 +57,45 @@ def build_model(fields: dict[str, Any], id2label: dict[int, str], init: str) -> 
     return model
 
 
-def pretrained_name(config: PreTrainedConfig) -> str:
-    """Whose weights `init: backbone` loads, as a Hub id without its owner (timm) or as a whole one."""
+def pretrained_name(backbone_config: Any) -> str:
+    """Name the weights that `init: backbone` loads: a timm model, or a Hub id for other backbones."""
+    config = backbone_config
     if isinstance(config, TimmBackboneConfig):
-        # The released models' ResNets start from torchvision's weights; timm's default are others.
+        # The released models' ResNets start from torchvision's weights, which are not timm's default.
         return f"{config.backbone}.tv_in1k" if config.backbone in ("resnet50", "resnet101") else config.backbone
     return getattr(config, "_name_or_path", "")
 
 
 def load_pretrained_backbone(model: VitaForVideoInstanceSegmentation) -> None:
     """
-    Load the weights that a model's backbone was published with: timm's for timm backbones, else those of the
-    transformers checkpoint that the backbone config's `_name_or_path` names.
+    Load pretrained weights into the backbone of a model: those of timm for a timm backbone, otherwise those of the
+    transformers checkpoint that `_name_or_path` of the backbone config names.
 
     Raises:
-        ValueError: no name, or weights that lack some.
+        ValueError: if the config names no checkpoint, or the checkpoint lacks tensors.
     """
     encoder = model.model.pixel_level_module.encoder
-    config = model.config.backbone_config
-    if isinstance(encoder, TimmBackbone):
-        name = pretrained_name(config)
-        pretrained = timm.create_model(name, pretrained=True, features_only=True, out_indices=config.out_indices)
-        missing = encoder._backbone.load_state_dict(pretrained.state_dict(), strict=False).missing_keys
-        if missing:
-            raise ValueError(f"timm's {name} lacks {len(missing)} of the backbone's tensors, for example {missing[0]}")
-        logger.info("backbone: timm's weights of %s", name)
-        return
+    config: Any = model.config.backbone_config
     source = pretrained_name(config)
-    if not source:
-        raise ValueError("init: expected the recipe's backbone_config to say with _name_or_path whose weights to load")
-    pretrained, info = type(encoder).from_pretrained(
-        source, config=config, output_loading_info=True, dtype=torch.float32
-    )
-    # Output norms are not part of classification checkpoints.
-    missing = sorted(name for name in info["missing_keys"] if "hidden_states_norms" not in name)
+    if isinstance(encoder, TimmBackbone):
+        pretrained = timm.create_model(source, pretrained=True, features_only=True, out_indices=config.out_indices)
+        missing = encoder._backbone.load_state_dict(pretrained.state_dict(), strict=False).missing_keys
+    elif source:
+        pretrained, info = type(encoder).from_pretrained(
+            source, config=config, output_loading_info=True, dtype=torch.float32
+        )
+        # Classification checkpoints have no norms of the outputs.
+        missing = sorted(name for name in info["missing_keys"] if "hidden_states_norms" not in name)
+        encoder.load_state_dict(pretrained.state_dict())
+    else:
+        raise ValueError("init: expected _name_or_path in the recipe's backbone_config, to name the weights to load")
     if missing:
         raise ValueError(f"{source} lacks {len(missing)} of the backbone's tensors, for example {missing[0]}")
-    encoder.load_state_dict(pretrained.state_dict())
-    logger.info("backbone: weights of %s", source)
+    logger.info("backbone: pretrained weights of %s", source)
 
 
 @contextlib.contextmanager
-def _naming_the_section() -> Iterator[None]:
+def _name_the_section() -> Generator[None]:
     try:
         yield
     except StrictDataclassError as error:
@@ -107,45 +104,44 @@ def _naming_the_section() -> Iterator[None]:
 
 def _from_checkpoint(source: str, fields: dict[str, Any], labels: dict[str, Any]) -> VitaForVideoInstanceSegmentation:
     try:
-        found = AutoConfig.from_pretrained(source)
+        checkpoint = AutoConfig.from_pretrained(source)
     except OSError as error:
-        raise OSError(f"init: {source} is neither a model's directory nor one that the Hub gives: {error}") from error
-    if found.model_type not in ("vita", "mask2former"):
-        raise ValueError(f"init: expected a VITA or Mask2Former model, {source} is of type {found.model_type!r}")
-    is_vita = found.model_type == "vita"
-    keep = _SHAPES | (_VIDEO_SHAPES if is_vita else frozenset())
-    changes = {name: value for name, value in fields.items() if name not in keep}
-    with _naming_the_section():
-        config = VitaConfig.from_dict({**found.to_dict(), **changes, **labels})
+        raise OSError(f"init: {source} is neither a model directory nor available from the Hub: {error}") from error
+    if checkpoint.model_type not in ("vita", "mask2former"):
+        raise ValueError(f"init: expected a VITA or Mask2Former model, {source} is of type {checkpoint.model_type!r}")
+    is_vita = checkpoint.model_type == "vita"
+    shapes = _DETECTOR_SHAPES | _VIDEO_SHAPES if is_vita else _DETECTOR_SHAPES
+    changes = {name: value for name, value in fields.items() if name not in shapes}
+    with _name_the_section():
+        config = VitaConfig.from_dict({**checkpoint.to_dict(), **changes, **labels})
     model, info = VitaForVideoInstanceSegmentation.from_pretrained(
         source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
     )
     mismatched = {entry[0] for entry in info["mismatched_keys"]}
     wrong = sorted(name for name in mismatched if not name.endswith(_HEADS))
     if wrong:
-        raise ValueError(f"{source}: {len(wrong)} tensors have other shapes than the model's, for example {wrong[0]}")
+        raise ValueError(
+            f"{source}: the shapes of {len(wrong)} tensors differ from the model's, for example {wrong[0]}"
+        )
     missing = sorted(info["missing_keys"] - mismatched)
     if is_vita and missing:
         raise ValueError(f"{source} lacks {len(missing)} tensors, for example {missing[0]}")
-    if list(found.id2label.values()) != list(config.id2label.values()):
-        if not mismatched:  # as many classes, but others
-            _remake_class_heads(model)
-        logger.warning(
-            "class heads made anew: %s has %d classes (%s, …), the training data %d (%s, …)",
-            source,
-            len(found.id2label),
-            found.id2label[0],
-            config.num_labels,
-            config.id2label[0],
-        )
     if not is_vita:
-        logger.info("%s is a detector: %d tensors of the video part start from nothing", source, len(missing))
+        logger.info("%s is a detector: the video part starts from scratch (%d tensors)", source, len(missing))
+    names = [list((labelled.id2label or {}).values()) for labelled in (checkpoint, config)]
+    if names[0] != names[1]:
+        if not mismatched:  # equally many classes
+            model.class_predictor.reset_parameters()
+            model.video_class_predictor.reset_parameters()
+        logger.warning(
+            "class heads initialised again: %s has %d classes (%s, …), the training data has %d (%s, …)",
+            source,
+            len(names[0]),
+            names[0][0],
+            len(names[1]),
+            names[1][0],
+        )
     return model
 
 
-def _remake_class_heads(model: VitaForVideoInstanceSegmentation) -> None:
-    for head in (model.class_predictor, model.video_class_predictor):
-        head.reset_parameters()
-
-
-__all__ = ["build_model", "load_pretrained_backbone"]
+__all__ = ["build_model", "load_pretrained_backbone", "pretrained_name"]

@@ -1,91 +1,58 @@
 """The training loop."""
 
 import contextlib
-import json
 import logging
-import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from ..data.clips.collate import collate_clips
 from ..data.clips.schedule import StepBatchSampler
 from ..data.clips.streamed import StreamBatchSampler, StreamedClips
-from ..files import write_atomically
 from ..image_processing_vita import VitaVideoProcessor
 from ..loss_vita import count_loss_normalizers, reduce_loss_normalizers
 from ..modeling_vita import VitaForVideoInstanceSegmentation
 from ..recipes import TrainingSettings
 from .checkpoints import Checkpoints
+from .loader import load_batches
+from .log import TrainingLog
 from .optimizer import make_optimizer, set_learning_rate
+from .options import TrainingOptions
+from .signals import StopRequest, TrainingInterrupted, stop_on_signals
 
 logger = logging.getLogger(__name__)
 
-LABELS = ("mask_labels", "class_labels")
-
-
-class TrainingInterrupted(Exception):
-    """The training was asked to stop by a signal; its state is saved."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoopOptions:
-    """
-    How a training runs: none of it says what is trained on what.
-
-    Attributes:
-        output: The training's folder.
-        micro_batches: Forward passes a step is cut into; the more, the less memory. Clips are padded to the largest of
-            their micro-batch, so that results are equal only where all have the same size.
-        workers: Processes that load clips, for each training process.
-        log_every: Steps that a line of the log is the mean of.
-        checkpoint_every, keep: Steps between checkpoints, and how many of them are kept.
-        evaluate_every: Steps between evaluations; 0 for none before the end.
-
-    Raises:
-        ValueError: a number that can't work; says which.
-    """
-
-    output: Path
-    micro_batches: int = 1
-    workers: int = 2
-    log_every: int = 20
-    checkpoint_every: int = 1000
-    keep: int = 2
-    evaluate_every: int = 0
-
-    def __post_init__(self):
-        for name in ("micro_batches", "workers", "log_every", "checkpoint_every", "keep", "evaluate_every"):
-            least = 0 if name in ("workers", "evaluate_every") else 1
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: expected at least {least}, got {getattr(self, name)}")
+# Takes the unwrapped model and the number of finished steps; returns scores.
+Evaluation = Callable[[VitaForVideoInstanceSegmentation, int], dict[str, Any]]
 
 
 class Trainer:
     """
-    Trains a model on the clips of a schedule, resumably and to the bit.
-
-    Everything random in a step follows from the seed and the step's number, so that a training that goes on from a
-    checkpoint equals one that was never interrupted.
+    Trains a model on clips. A training that resumes from a checkpoint equals an uninterrupted one, bit for bit: all
+    random numbers of a step follow from the seed and the number of the step.
 
     Args:
         accelerator: Decides on devices, processes and precision.
-        model: In float32, on any device.
-        processor: Whose normalisation the frames get.
-        settings, options: See there.
-        clips: A [`~vita_hf.data.mixing.ClipDataset`] or [`~vita_hf.data.streamed_clips.StreamedClips`].
-        evaluate: Called with (unwrapped model, step) in every process; returns scores.
-        data: What tells that a resumed training has other data; plain values.
+        model: The model, in float32, on any device.
+        processor: Normalises the frames.
+        settings: How the model is optimised.
+        clips: A [`~vita_hf.data.clips.schedule.ClipDataset`] or [`~vita_hf.data.clips.streamed.StreamedClips`].
+        options: How the training runs.
+        evaluate: Scores the model. Called in every process.
+
+    Attributes:
+        step: Number of finished steps.
+        seconds: Duration of the training so far, over all its runs.
+        log: The log of the training.
     """
 
     def __init__(
@@ -95,109 +62,87 @@ class Trainer:
         processor: VitaVideoProcessor,
         settings: TrainingSettings,
         clips: Dataset,
-        options: LoopOptions,
-        evaluate: Callable[[VitaForVideoInstanceSegmentation, int], dict[str, Any]] | None = None,
-        data: Any = None,
+        options: TrainingOptions,
+        evaluate: Evaluation | None = None,
     ):
-        self.accelerator, self.settings, self.options, self.clips = accelerator, settings, options, clips
-        self.config, self.evaluate, self.data = model.config, evaluate, data
-        self.collate = partial(
-            _collate_or_fail,
-            image_mean=processor.image_mean,
-            image_std=processor.image_std,
-            rescale_factor=processor.rescale_factor,
-            size_divisor=processor.size_divisor,
-        )
+        self.accelerator, self.settings, self.clips, self.options = accelerator, settings, clips, options
+        self.config, self.processor, self.evaluate = model.config, processor, evaluate
         self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, settings))
         self.checkpoints = Checkpoints(options.output / "checkpoints", options.keep)
         self.log = TrainingLog(options.output / "log.jsonl", enabled=accelerator.is_main_process)
         self.step = 0
-        self.skipped = 0
-        self.sums: dict[str, list[float]] = {}  # of each term since the log's last line: its sum, and of how many steps
-        self.place: list[int] | None = None  # in a stream, of the next step
-        self.seconds = 0.0  # that `run` took, also before this process
-        self._started = time.monotonic()
+        self.skipped = 0  # clips that could not be loaded, in all processes
+        self.sums: dict[str, list[float]] = {}  # of each term since the last log entry: sum and number of steps
+        self.place: list[int] | None = None  # of the next step's first row, in a stream
+        self.seconds = 0.0
+        self._clock = time.monotonic()
 
     def resume(self) -> bool:
         """
-        Go on from the newest complete checkpoint; False where there is none.
+        Continue from the newest checkpoint, if there is one.
+
+        Returns:
+            Whether there is one.
 
         Raises:
-            ValueError: it was trained on other data, or further than `settings.steps`.
+            ValueError: if the checkpoint is beyond `settings.steps`.
         """
         steps = self.checkpoints.steps()
         if steps:
-            state = self.checkpoints.read_state(steps[-1])
-            if state["data"] != self.data:
+            self.step = steps[-1]
+            if self.step > self.settings.steps:
                 raise ValueError(
-                    f"{self.checkpoints.path(steps[-1])} was trained on {state['data']}, this is {self.data}: expected "
-                    "the same data, or another --output"
-                )
-            if state["step"] > self.settings.steps:
-                raise ValueError(
-                    f"training.steps: expected at least {state['step']}, where {self.checkpoints.path(steps[-1])} is, "
+                    f"training.steps: expected at least {self.step}, the step of {self.checkpoints.path(self.step)}, "
                     f"or another --output; got {self.settings.steps}"
                 )
-            self.checkpoints.load(self.accelerator, steps[-1])
-            self.step, self.skipped, self.place = state["step"], state["skipped"], state["place"]
-            self.sums, self.seconds = state["sums"], state["seconds"]
+            state = self.checkpoints.load(self.accelerator, self.step)
+            self.skipped, self.place, self.sums = state["skipped"], state["place"], state["sums"]
+            self.seconds = state["seconds"]
         self.log.rewind(self.step)
         return bool(steps)
 
     def save(self) -> None:
-        """Write a checkpoint of the step that was reached."""
-        names = ("skipped", "place", "sums", "data", "seconds")
-        self._count_seconds()
-        self.checkpoints.save(self.accelerator, self.step, {name: getattr(self, name) for name in names})
+        """Write a checkpoint of the current step."""
+        self._update_seconds()
+        state = {name: getattr(self, name) for name in ("skipped", "place", "sums", "seconds")}
+        self.checkpoints.save(self.accelerator, self.step, state)
 
     def run(self) -> None:
-        """Train to the last step.
+        """
+        Train up to the last step.
 
         Raises:
-            TrainingInterrupted: after SIGINT or SIGTERM, with a checkpoint of the step that was reached.
-            ValueError: the loss is not finite.
+            TrainingInterrupted: after SIGINT or SIGTERM, once a checkpoint of the current step is saved.
+            ValueError, OSError: if the loss is not finite or a clip cannot be loaded.
         """
         options, settings = self.options, self.settings
+        samples = self._samples()
         self._switch_to_training()
-        loader = self._loader()
-        self._started = time.monotonic()
-        batches = iter(loader)
-        progress = tqdm(
-            total=settings.steps,
-            initial=self.step,
-            desc="training",
-            unit="step",
-            disable=not self.accelerator.is_main_process,
-            dynamic_ncols=True,
-        )
-        with progress, _shut_down(batches), _stop_signals() as stop:
-            self._evaluate_if_due(stop)  # where a kill cut it short
+        self._clock = time.monotonic()
+        with (
+            self._progress_bar() as progress,
+            contextlib.closing(self._load(samples)) as batches,
+            stop_on_signals() as stop,
+        ):
+            self._evaluate_if_due(stop)  # a kill may have cut the last evaluation short
             while self.step < settings.steps:
-                terms, asked = self._train_step([_checked(next(batches)) for _ in range(options.micro_batches)], stop)
-                stop.asked |= asked  # what one process was asked, all do
+                terms, stopping = self._train_step([next(batches) for _ in range(options.micro_batches)], stop)
+                stop.requested |= stopping
                 self.step += 1
-                if isinstance(loader.batch_sampler, StreamBatchSampler):
-                    self.place = loader.batch_sampler.place(self.step)
+                if isinstance(samples, StreamBatchSampler):
+                    self.place = samples.place(self.step)
+                self._record(terms)
+                progress.set_postfix(loss=f"{terms['loss']:.3f}", refresh=False)
                 progress.update()
-                self._record(terms, progress)
-                last = self.step == settings.steps
-                if asked or last or self._evaluation_is_due() or self.step % options.checkpoint_every == 0:
+                finished = self.step == settings.steps
+                if stopping or finished or self._evaluation_is_due() or self.step % options.checkpoint_every == 0:
                     self.save()
-                if asked and not last:
-                    raise TrainingInterrupted(f"stopped after step {self.step}; call again to go on")
+                if stopping and not finished:
+                    raise TrainingInterrupted(f"stopped after step {self.step}; run the same command to continue")
                 self._evaluate_if_due(stop)
-        self._count_seconds()
+        self._update_seconds()
 
-    def _count_seconds(self) -> None:
-        now = time.monotonic()
-        self.seconds, self._started = self.seconds + now - self._started, now
-
-    def _switch_to_training(self) -> None:
-        self.model.train()
-        if self.config.freeze_detector:  # keep the statistics of its batch norms
-            self.accelerator.unwrap_model(self.model).model.pixel_level_module.eval()
-
-    def _loader(self) -> DataLoader:
+    def _samples(self) -> StepBatchSampler | StreamBatchSampler:
         sampler = StepBatchSampler(
             self.settings.steps,
             self.settings.batch_size,
@@ -206,72 +151,93 @@ class Trainer:
             process_index=self.accelerator.process_index,
             start_step=self.step,
         )
-        if isinstance(self.clips, StreamedClips):
-            sampler = StreamBatchSampler(self.clips, sampler, self.place)
-        return DataLoader(
-            _Attempts(self.clips),
-            batch_sampler=sampler,
-            num_workers=self.options.workers,
-            collate_fn=self.collate,
-            worker_init_fn=_leave_signals_to_main_process,
-            pin_memory=self.accelerator.device.type == "cuda",
-            generator=torch.Generator().manual_seed(0),  # workers' seeds: not from the global generator
+        return StreamBatchSampler(self.clips, sampler, self.place) if isinstance(self.clips, StreamedClips) else sampler
+
+    def _load(self, samples: StepBatchSampler | StreamBatchSampler) -> Generator[dict[str, Any]]:
+        processor = self.processor
+        collate = partial(
+            collate_clips,
+            image_mean=processor.image_mean,
+            image_std=processor.image_std,
+            rescale_factor=processor.rescale_factor,
+            size_divisor=processor.size_divisor,
         )
+        on_gpu = self.accelerator.device.type == "cuda"
+        return load_batches(self.clips, samples, collate, workers=self.options.workers, pin_memory=on_gpu)
 
-    def _train_step(self, batches: list[dict], stop: "StopRequest") -> tuple[dict[str, float], bool]:
-        """One optimiser step; the loss terms' means over processes, and whether any process was asked to stop."""
-        accelerator, settings, micro_batches = self.accelerator, self.settings, len(batches)
-        device = accelerator.device
-        rate = set_learning_rate(self.optimizer, settings, self.step)
-        labels = [
-            {name: batch[name].to(device, non_blocking=True).split(batch["instances"]) for name in LABELS}
-            for batch in batches
-        ]
-        # Counted over all micro-batches and processes, so that accumulated steps equal whole ones.
+    def _switch_to_training(self) -> None:
+        self.model.train()
+        if self.config.freeze_detector:  # keep the statistics of its batch norms
+            self.accelerator.unwrap_model(self.model).model.pixel_level_module.eval()
+
+    def _train_step(self, batches: list[dict[str, Any]], stop: StopRequest) -> tuple[dict[str, float], bool]:
+        """
+        Take one optimiser step on its micro-batches.
+
+        Returns:
+            The loss terms, averaged over processes, with learning rate and gradient norm; and whether any process was
+            asked to stop.
+        """
+        rate = set_learning_rate(self.optimizer, self.settings, self.step)
+        # The losses draw points, and drop path draws layers.
+        entropy = [self.settings.seed, self.step, self.accelerator.process_index]
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        losses = self._accumulate_gradients(batches)
+        norm = None
+        if self.settings.max_grad_norm:
+            norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        means, stopping = self._average(losses, batches, stop)
+        if norm is not None and np.isfinite(float(norm)):  # fp16: the gradient scaler skips a step of infinite norm
+            means["grad_norm"] = float(norm)
+        return {"learning_rate": rate, **means}, stopping
+
+    def _accumulate_gradients(self, batches: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Run the model forward and backward on each micro-batch; return the loss terms averaged over them."""
+        accelerator, device = self.accelerator, self.accelerator.device
         presence = [batch["instance_presence"].split(batch["instances"]) for batch in batches]
-        counts = [count_loss_normalizers(self.config, present) for present in presence]
-        summed = {name: sum(count[name] for count in counts) for name in counts[0]}
-        normalizers = reduce_loss_normalizers(summed, device, micro_batches)
-        seed = np.random.SeedSequence([settings.seed, self.step, accelerator.process_index]).generate_state(1)[0]
-        torch.manual_seed(int(seed))  # the losses' points, drop path
-
-        totals: dict[str, torch.Tensor] = {}
+        # All micro-batches and processes share their divisors, so that together they equal a single batch.
+        counts = [count_loss_normalizers(self.config, clips) for clips in presence]
+        totals = {name: torch.stack([count[name] for count in counts]).sum() for name in counts[0]}
+        normalizers = reduce_loss_normalizers(totals, device, len(batches))
+        losses: dict[str, Tensor] = {}
         for index, batch in enumerate(batches):
-            waits = index < micro_batches - 1  # for the last micro-batch, to exchange gradients once
-            with accelerator.no_sync(self.model) if waits else contextlib.nullcontext():
-                pixels = batch["pixel_values_videos"].to(device, non_blocking=True)
+            is_last = index == len(batches) - 1  # the processes exchange gradients once
+            with contextlib.nullcontext() if is_last else accelerator.no_sync(self.model):
                 outputs = self.model(
-                    pixel_values_videos=pixels,
-                    **labels[index],
+                    pixel_values_videos=batch["pixel_values_videos"].to(device, non_blocking=True),
+                    mask_labels=batch["mask_labels"].to(device, non_blocking=True).split(batch["instances"]),
+                    class_labels=batch["class_labels"].to(device, non_blocking=True).split(batch["instances"]),
                     instance_presence=presence[index],
                     loss_normalizers=normalizers,
                 )
-                accelerator.backward(outputs.loss / micro_batches)
+                accelerator.backward(outputs.loss / len(batches))
             for name, term in {"loss": outputs.loss, **outputs.loss_dict}.items():
-                totals[name] = totals.get(name, 0) + term.detach().float() / micro_batches
-        norm = None
-        if settings.max_grad_norm:
-            norm = accelerator.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+                losses[name] = losses.get(name, 0) + term.detach().float() / len(batches)
+        return losses
 
+    def _average(
+        self, losses: dict[str, Tensor], batches: list[dict[str, Any]], stop: StopRequest
+    ) -> tuple[dict[str, float], bool]:
+        """Average the losses over processes, log what any process skipped, and tell whether any is to stop."""
         skipped = [message for batch in batches for message in batch["skipped"]]
-        share = [torch.tensor(float(value), device=device) for value in (bool(stop), len(skipped))]
-        reduced = accelerator.reduce(torch.stack([*share, *totals.values()]), "sum").tolist()
-        if reduced[1]:
-            self.skipped += round(reduced[1])
-            for message in gather_object(skipped):  # other processes' logging is quiet
-                if accelerator.is_main_process:
+        events = [torch.tensor(float(number), device=self.accelerator.device) for number in (bool(stop), len(skipped))]
+        sums = self.accelerator.reduce(torch.stack([*events, *losses.values()]), "sum").tolist()
+        stops, skips, *totals = sums
+        if skips:
+            self.skipped += round(skips)
+            for message in gather_object(skipped):
+                if self.accelerator.is_main_process:
                     logger.warning("skipped: %s", message)
-        terms = {name: value / accelerator.num_processes for name, value in zip(totals, reduced[2:])}
-        if not np.isfinite(terms["loss"]):
+        means = {name: total / self.accelerator.num_processes for name, total in zip(losses, totals)}
+        if not np.isfinite(means["loss"]):
             videos = [video for batch in batches for video in batch["video_ids"]]
-            raise ValueError(f"step {self.step}: the loss is {terms['loss']}; videos of this process: {videos}")
-        if norm is not None and np.isfinite(float(norm)):  # fp16: a step that the scaler leaves out
-            terms["grad_norm"] = float(norm)
-        return {"learning_rate": rate, **terms}, reduced[0] > 0
+            raise ValueError(f"step {self.step}: the loss is {means['loss']}; videos of this process: {videos}")
+        return means, stops > 0
 
-    def _record(self, terms: dict[str, float], progress: tqdm) -> None:
+    def _record(self, terms: dict[str, float]) -> None:
+        """Add a step's terms to the means of the next log entry, and write the entry if it is due."""
         for name, value in terms.items():
             total, count = self.sums.get(name, (0.0, 0))
             self.sums[name] = [total + value, count + 1]
@@ -280,138 +246,42 @@ class Trainer:
         means = {name: total / count for name, (total, count) in self.sums.items()}
         means["learning_rate"] = terms["learning_rate"]
         self.sums = {}
-        progress.set_postfix(loss=f"{means['loss']:.3f}", refresh=False)
         self.log.write({"step": self.step, **means, "skipped": self.skipped})
         self.accelerator.log(means, step=self.step)
 
     def _evaluation_is_due(self) -> bool:
-        last, every = self.step == self.settings.steps, self.options.evaluate_every
-        if self.evaluate is None or not (last or (self.step and every and self.step % every == 0)):
+        if self.evaluate is None:
             return False
-        due = not any("evaluation" in entry and entry["step"] == self.step for entry in self.log.entries())
-        return bool(broadcast_object_list([due])[0])  # the log is the main process's
+        every = self.options.evaluate_every
+        if self.step != self.settings.steps and not (every and self.step and self.step % every == 0):
+            return False
+        scored = any("evaluation" in entry and entry["step"] == self.step for entry in self.log.entries())
+        return not broadcast_object_list([scored])[0]  # the main process has the log
 
-    def _evaluate_if_due(self, stop: "StopRequest") -> None:
-        if not self._evaluation_is_due():
+    def _evaluate_if_due(self, stop: StopRequest) -> None:
+        if self.evaluate is None or not self._evaluation_is_due():
             return
         model = self.accelerator.unwrap_model(self.model)
-        with stop.at_once(f"stopped before the scores of step {self.step} were there; call again to go on"):
+        with stop.stop_at_once(f"stopped before step {self.step} was scored; run the same command to continue"):
             scores = self.evaluate(model.eval(), self.step)
         self._switch_to_training()
         self.log.write({"step": self.step, "evaluation": scores})
-        self.accelerator.log({f"evaluation/{k}": v for k, v in scores.items() if isinstance(v, float)}, step=self.step)
+        numbers = {f"evaluation/{name}": value for name, value in scores.items() if isinstance(value, float)}
+        self.accelerator.log(numbers, step=self.step)
+
+    def _progress_bar(self) -> tqdm:
+        return tqdm(
+            total=self.settings.steps,
+            initial=self.step,
+            desc="training",
+            unit="step",
+            disable=not self.accelerator.is_main_process,
+            dynamic_ncols=True,
+        )
+
+    def _update_seconds(self) -> None:
+        now = time.monotonic()
+        self.seconds, self._clock = self.seconds + now - self._clock, now
 
 
-class TrainingLog:
-    """A json object a line: means of the loss terms every few steps, and scores.
-
-    Args:
-        path: the file.
-        enabled: False in all processes but one, which then write nothing.
-    """
-
-    def __init__(self, path: Path, enabled: bool):
-        self.path, self.enabled = path, enabled
-
-    def entries(self) -> list[dict[str, Any]]:
-        if not self.path.is_file():
-            return []
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]  # a torn last line is dropped
-
-    def rewind(self, step: int) -> None:
-        """Forget what came after a step."""
-        if self.enabled:
-            kept = [entry for entry in self.entries() if entry["step"] <= step]
-            write_atomically(self.path, "".join(json.dumps(entry) + "\n" for entry in kept).encode())
-
-    def write(self, entry: dict[str, Any]) -> None:
-        if self.enabled:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
-
-
-class StopRequest:
-    """True once a signal has asked for an end."""
-
-    def __init__(self):
-        self.asked = False
-        self._message: str | None = None  # of what can be left at any time
-
-    def __bool__(self) -> bool:
-        return self.asked
-
-    @contextlib.contextmanager
-    def at_once(self, message: str) -> Iterator[None]:
-        """Leave the context by `TrainingInterrupted` as soon as an end is asked for, or was before."""
-        self._message = message
-        try:
-            if self.asked:
-                raise TrainingInterrupted(message)
-            yield
-        finally:
-            self._message = None
-
-    def handle(self, number: int, frame) -> None:
-        """Signal handler. A launcher passes on SIGTERM that a batch system may send to every process besides."""
-        again, self.asked = self.asked, True
-        if self._message is not None and not again:
-            raise TrainingInterrupted(self._message)
-        if again and number == signal.SIGINT:
-            raise KeyboardInterrupt
-
-
-class _Attempts(Dataset):
-    """Items, or the errors that they end in. A DataLoader would wrap those of its workers in a RuntimeError."""
-
-    def __init__(self, dataset: Dataset):
-        self.dataset = dataset
-
-    def __getitem__(self, item):
-        try:
-            return self.dataset[item]
-        except (ValueError, OSError) as error:
-            return error
-
-
-def _collate_or_fail(clips: list[dict | Exception], **options) -> dict | Exception:
-    failed = [clip for clip in clips if isinstance(clip, Exception)]
-    return failed[0] if failed else collate_clips(clips, **options)
-
-
-def _checked(batch: dict | Exception) -> dict:
-    if isinstance(batch, Exception):
-        raise batch
-    return batch
-
-
-def _leave_signals_to_main_process(worker: int) -> None:
-    # Ctrl-C reaches every process of a terminal, a batch system's SIGTERM every process of a job; the main one still
-    # needs its workers to finish the step, and ends them.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
-@contextlib.contextmanager
-def _shut_down(batches: Iterator) -> Iterator[None]:
-    """End a DataLoader's workers whatever happens: they would not heed the SIGTERM that Python sends at its exit."""
-    try:
-        yield
-    finally:
-        if hasattr(batches, "_shutdown_workers"):
-            batches._shutdown_workers()
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[StopRequest]:
-    """SIGINT and SIGTERM end the training after the current step; a second SIGINT at once."""
-    stop = StopRequest()
-    before = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-__all__ = ["LoopOptions", "Trainer", "TrainingInterrupted", "TrainingLog"]
+__all__ = ["Evaluation", "Trainer"]

@@ -1,8 +1,8 @@
-"""Which data a recipe and the command line ask for."""
+"""The data of a training: what the recipe names, or the user's own."""
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 
@@ -14,36 +14,78 @@ from ..data.parquet import read_parquet
 from ..data.readers import read_coco, read_ytvis
 from ..data.schema import VideoDataset, without_empty
 from ..recipes import Recipe, TrainingSettings
+from .options import TrainingOptions
 
 
 @dataclass(frozen=True)
 class Source:
-    """Clips to train on: a data set, how clips are drawn from it, and how often relative to the other sources."""
+    """
+    A dataset that training clips come from.
+
+    Attributes:
+        data: The dataset.
+        clips: How clips are drawn from it.
+        weight: How often a clip comes from this source, relative to the others.
+    """
 
     data: VideoDataset
     clips: ClipSettings
-    weight: float
+    weight: float = 1.0
 
-    def count_rows(self) -> int | None:
-        """Videos or images; None for a stream."""
+    @property
+    def num_rows(self) -> int | None:
+        """Number of videos or images; None for a stream."""
         return len(self.data.rows) if isinstance(self.data.rows, Dataset) else None
 
 
-def recipe_sources(recipe: Recipe, root: str | os.PathLike, skip_broken: bool = False) -> list[Source]:
+def read_sources(recipe: Recipe, options: TrainingOptions) -> list[Source]:
     """
-    The sources that a recipe names, in the folders that their archives unpack to (see [`find_split`]).
+    Read the datasets to train on, without the videos that have no object to learn from.
 
-    Args:
-        recipe: with `data.dataset`, whose classes the labels are, and `data.train`, a list of `{dataset, weight}` and
-            maybe `clips` that differ from the recipe's own.
-        root: the folder that holds the data sets' folders.
-        skip_broken: leave out videos with faults in the annotation file.
+    The user's own annotations bring their own classes: a json in YouTube-VIS form (COCO form for a recipe of images),
+    or Parquet files from `scripts/prepare_dataset.py`.
 
     Raises:
-        ValueError: the recipe names no data sets.
+        ValueError: if there is nothing to read, annotations are broken, or the classes of two datasets differ.
+        OSError: if files are missing.
     """
+    if options.train_parquet is not None:
+        sources = [Source(read_parquet(options.train_parquet, "train", streaming=options.streaming), recipe.clips)]
+    elif options.train_json is not None and options.train_images is not None:
+        sources = [_own_source(recipe, options.train_json, options.train_images, options.skip_broken)]
+    elif options.data_root is not None:
+        sources = _recipe_sources(recipe, options.data_root, options.skip_broken)
+    else:
+        raise ValueError("expected --data-root, --train-json with --train-images, or --train-parquet")
+    first = sources[0].data
+    for source in sources[1:]:
+        if source.data.id2label != first.id2label:
+            raise ValueError(
+                f"{source.data.name} and {first.name} have different classes: "
+                f"{list(source.data.id2label.values())[:5]}… and {list(first.id2label.values())[:5]}…"
+            )
+    return [_without_empty(source) for source in sources]
+
+
+def _without_empty(source: Source) -> Source:
+    rows = source.data.rows
+    if not isinstance(rows, Dataset):  # `RowStream` leaves them out of a stream
+        return source
+    return replace(source, data=replace(source.data, rows=without_empty(rows)))
+
+
+def _own_source(recipe: Recipe, annotations: Path, images: Path, skip_broken: bool) -> Source:
+    name = f"{annotations.resolve().parent.name}-{annotations.stem}"
+    if recipe.data.dataset == "coco":
+        data = read_coco(annotations, images, target=None, skip_broken=skip_broken, name=name)
+    else:
+        data = read_ytvis(annotations, images, skip_broken=skip_broken, name=name)
+    return Source(data, recipe.clips)
+
+
+def _recipe_sources(recipe: Recipe, root: Path, skip_broken: bool) -> list[Source]:
     if not recipe.data.train:
-        raise ValueError("the recipe names no data sets (data.train): expected --train-json or --train-parquet")
+        raise ValueError("the recipe names no datasets (data.train): expected --train-json or --train-parquet")
     sources = []
     for entry in recipe.data.train:
         annotations, images = find_split(entry.dataset, root)
@@ -52,55 +94,23 @@ def recipe_sources(recipe: Recipe, root: str | os.PathLike, skip_broken: bool = 
         else:
             data = read_ytvis(annotations, images, categories=entry.dataset, skip_broken=skip_broken)
         sources.append(Source(data, recipe.clips_of(entry), entry.weight))
-    return ready(sources)
-
-
-def own_source(
-    recipe: Recipe, annotations: str | os.PathLike, images: str | os.PathLike, skip_broken: bool = False
-) -> list[Source]:
-    """A user's own data in YouTube-VIS's (or, for images, COCO's) form; its classes are the file's categories."""
-    of_images = recipe.data.dataset == "coco"
-    name = f"{Path(annotations).resolve().parent.name}-{Path(annotations).stem}"
-    if of_images:
-        data = read_coco(annotations, images, target=None, skip_broken=skip_broken, name=name)
-    else:
-        data = read_ytvis(annotations, images, skip_broken=skip_broken, name=name)
-    return ready([Source(data, recipe.clips, 1.0)])
-
-
-def parquet_source(recipe: Recipe, path_or_hub_id: str, streaming: bool = False) -> list[Source]:
-    """The training split of what `scripts/prepare_dataset.py` wrote; its classes are stored with it."""
-    data = read_parquet(path_or_hub_id, "train", streaming=streaming)
-    return ready([Source(data, recipe.clips, 1.0)])
+    return sources
 
 
 def make_clips(
     sources: list[Source], settings: TrainingSettings, skip_broken: bool = False
 ) -> ClipDataset | StreamedClips:
-    """The clips of a training: mixed by weight from indexed sources, or from one stream."""
-    if sources[0].count_rows() is None:
-        return StreamedClips(sources[0].data.rows, sources[0].clips, settings.seed)
-    rows = [source.data.rows for source in sources]
+    """Make the clips of a training: from one stream, or mixed by weight from datasets with an index."""
+    rows: list[Any] = [source.data.rows for source in sources]
+    if not isinstance(rows[0], Dataset):
+        return StreamedClips(rows[0], sources[0].clips, settings.seed)
     schedule = SampleSchedule(
-        [len(r) for r in rows], [s.weight for s in sources], settings.seed, settings.steps * settings.batch_size
+        [len(source_rows) for source_rows in rows],
+        [source.weight for source in sources],
+        settings.seed,
+        settings.steps * settings.batch_size,
     )
     return ClipDataset(rows, [source.clips for source in sources], schedule, skip_broken)
 
 
-def ready(sources: list[Source]) -> list[Source]:
-    """Leave out what has nothing to learn from, and check that all sources have the same classes."""
-    for source in sources[1:]:
-        if source.data.id2label != sources[0].data.id2label:
-            raise ValueError(
-                f"{source.data.name} and {sources[0].data.name} have different classes: "
-                f"{list(source.data.id2label.values())[:5]}… and {list(sources[0].data.id2label.values())[:5]}…"
-            )
-    return [
-        source  # a stream leaves them out as they come
-        if source.count_rows() is None
-        else replace(source, data=replace(source.data, rows=without_empty(source.data.rows)))
-        for source in sources
-    ]
-
-
-__all__ = ["Source", "make_clips", "own_source", "parquet_source", "ready", "recipe_sources"]
+__all__ = ["Source", "make_clips", "read_sources"]

@@ -1,0 +1,107 @@
+"""`vita-hf train`: train a model with a recipe."""
+
+import argparse
+import logging
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from ..recipes import list_recipes
+from ..training.launch import launch
+from ..training.options import TrainingOptions
+from ..training.run import train
+from ..training.signals import TrainingInterrupted
+
+_DESCRIPTION = """Train a model with a recipe, and write a directory for `from_pretrained`.
+
+After an interruption, the same command continues from the newest checkpoint, with the same result as an uninterrupted
+training. The command runs alone, under `accelerate launch`, or launches itself with --accelerate-config.
+"""
+
+_EXAMPLES = """examples:
+  vita-hf train --recipe ytvis2019-r50 --init vita-r50-coco --data-root data --output runs/ytvis2019-r50
+  vita-hf train --accelerate-config several_gpus --recipe ytvis2019-r50 --init vita-r50-coco --data-root data \\
+      --output runs/ytvis2019-r50
+  vita-hf train --recipe ytvis2019-r50 --init facebook/mask2former-swin-tiny-coco-instance --output runs/mine \\
+      --train-json my.json --train-images frames --eval-json val.json --eval-images frames \\
+      --set training.steps=20000 "training.learning_rate_steps=[15000]"
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = _DESCRIPTION
+    parser.epilog = _EXAMPLES
+    add = parser.add_argument
+    add("--recipe", required=True, help=f"a .yaml file, or one of {', '.join(list_recipes())}")
+    add("--set", nargs="+", default=[], dest="overrides", metavar="SECTION.KEY=VALUE", help="replace recipe values")
+    add("--init", help="'scratch', 'backbone', or a directory or Hub id of a VITA or Mask2Former model")
+    add("--output", type=Path, required=True, help="directory for the model, its checkpoints and its log")
+    _add_data_arguments(parser.add_argument_group("data", "either the datasets that the recipe names, or your own"))
+    _add_run_arguments(parser.add_argument_group("run"))
+    _add_launch_arguments(parser.add_argument_group("launch"))
+
+
+def _add_data_arguments(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--data-root", type=Path, help="directory with ytvis_2019/, ytvis_2021/, ovis/ and coco/ as unpacked")
+    add("--train-json", type=Path, help="annotations in YouTube-VIS form (for COCO recipes in COCO form)")
+    add("--train-images", type=Path, help="directory that its file names are relative to")
+    add("--train-parquet", metavar="DIR_OR_ID", help="output of scripts/prepare_dataset.py, here or on the Hub")
+    add("--streaming", action="store_true", help="read the Parquet files while training")
+    add("--eval-json", type=Path, help="annotations to score the model against")
+    add("--eval-images", type=Path, help="directory that its file names are relative to")
+    add("--skip-broken", action="store_true", help="skip, count and log videos that cannot be read")
+
+
+def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
+    options = TrainingOptions
+    # `accelerate launch` can set the variable.
+    micro_batches = int(os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", options.micro_batches))
+
+    def add_number(name: str, default: int, meaning: str) -> None:
+        group.add_argument(name, type=int, default=default, metavar="N", help=f"{meaning} (default: {default})")
+
+    add_number("--micro-batches", micro_batches, "forward passes per step, to accumulate gradients")
+    add_number("--workers", options.workers, "processes that load clips, for each training process")
+    add_number("--log-every", options.log_every, "steps between log entries")
+    add_number("--checkpoint-every", options.checkpoint_every, "steps between checkpoints")
+    add_number("--keep", options.keep, "checkpoints to keep")
+    add_number("--evaluate-every", options.evaluate_every, "steps between evaluations; 0: only at the end")
+    add = group.add_argument
+    add("--gradient-checkpointing", action="store_true", help="less memory, more time")
+    add("--overwrite", action="store_true", help="remove an earlier training from --output")
+    add("--report-to", metavar="TRACKER", help="a tracker that Accelerate knows, such as tensorboard or wandb")
+    add("--push-to-hub", metavar="REPO", help="upload the finished model")
+    add("--cpu", action="store_true", help="use the CPU even if there is a GPU")
+
+
+def _add_launch_arguments(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--accelerate-config", metavar="CONFIG", help="one_gpu, several_gpus, fsdp, cpu, or a YAML file of your own"
+    )
+    parser.add_argument("--num-processes", type=int, metavar="N", help="processes (default: the config's, or the GPUs)")
+
+
+def run(args: argparse.Namespace) -> int | None:
+    """Launch the training, or, in a launched process, train."""
+    if args.accelerate_config is not None:
+        parser = argparse.ArgumentParser(add_help=False)
+        _add_launch_arguments(parser)
+        _, arguments = parser.parse_known_args(args.argv)
+        launch(args.accelerate_config, arguments, args.num_processes)
+    if args.num_processes is not None:
+        raise ValueError("--num-processes: expected --accelerate-config")
+    is_main_process = os.environ.get("RANK", "0") == "0"
+    logging.getLogger("vita_hf").setLevel(logging.INFO if is_main_process else logging.ERROR)
+    try:
+        train(read_options(args))
+    except TrainingInterrupted as interruption:
+        print(interruption, file=sys.stderr)
+        return 1
+    return None
+
+
+def read_options(args: argparse.Namespace) -> TrainingOptions:
+    """Take the options of the training from the parsed arguments."""
+    return TrainingOptions(**{field.name: getattr(args, field.name) for field in fields(TrainingOptions)})

@@ -1,0 +1,191 @@
+"""One training from its recipe to the finished model: what `vita-hf train` does, to be read from top to bottom."""
+
+import json
+import logging
+import shutil
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
+
+from ..cards.training import DataSource
+from ..data.clips.schedule import check_batch_size
+from ..evaluation.scores import evaluate_split
+from ..evaluation.splits import Split, check_split, read_split
+from ..files import RunRecord, flatten, write_atomically
+from ..hub import create_repository
+from ..image_processing_vita import VitaVideoProcessor
+from ..modeling_vita import VitaForVideoInstanceSegmentation
+from ..recipes import Recipe, load_recipe
+from .initialization import build_model
+from .loop import Evaluation, Trainer
+from .options import TrainingOptions
+from .precision import check_sharding, choose_precision
+from .saving import push_to_hub, save_model
+from .signals import TrainingInterrupted
+from .sources import Source, make_clips, read_sources
+
+logger = logging.getLogger(__name__)
+
+# What may change when a training continues.
+_FREE = ("training.steps", "training.learning_rate_steps", "training.save_dtype", "evaluation.")
+
+
+def train(options: TrainingOptions) -> None:
+    """
+    Train a model, or continue a training, and write the model to `options.output`.
+
+    Call this in every process that `accelerate launch` starts.
+
+    Raises:
+        ValueError, OSError: if a setting is wrong, data cannot be read, or `options.output` holds another training.
+        TrainingInterrupted: after SIGINT or SIGTERM, once a checkpoint is saved.
+    """
+    # Settings: find what is wrong before any work.
+    init = [] if options.init is None else [f"training.init={json.dumps(options.init)}"]
+    recipe = load_recipe(options.recipe, [*options.overrides, *init])
+    settings = recipe.training
+    if settings.init is None:
+        raise ValueError(
+            f"recipe {options.recipe} starts from another model: expected --init with a directory or Hub id (the "
+            "released models started from the COCO checkpoint with the same backbone; a Mask2Former works, too), "
+            "'backbone' or 'scratch'"
+        )
+    accelerator = _create_accelerator(recipe, options)
+    check_sharding(accelerator, evaluates=options.eval_json is not None)
+    check_batch_size(settings.batch_size, options.micro_batches, accelerator.num_processes)
+    if options.overwrite:
+        _remove_earlier_training(accelerator, options.output)
+
+    # Data.
+    with accelerator.main_process_first():  # the main process fills the cache of annotations
+        sources = read_sources(recipe, options)
+    id2label = sources[0].data.id2label
+    split = _read_split(options, id2label)
+    inputs = {
+        **recipe.to_dict(),
+        "sources": {source.data.name: source.num_rows for source in sources},
+        "classes": list(id2label.values()),
+    }
+    record = RunRecord(options.output / "run.json", inputs, _FREE)
+    record.matches()
+
+    # Model.
+    processor = VitaVideoProcessor(**recipe.processor)
+    torch.manual_seed(settings.seed)
+    model = build_model({**recipe.model, "evaluation_top_k": recipe.evaluation.top_k}, id2label, settings.init)
+    if options.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    # Training.
+    clips = make_clips(sources, settings, options.skip_broken)
+    evaluate = _evaluation(accelerator, processor, split, options.output / "evaluation")
+    trainer = Trainer(accelerator, model, processor, settings, clips, options, evaluate)
+    resumed = trainer.resume()
+    if accelerator.is_main_process:
+        if options.push_to_hub:
+            create_repository(options.push_to_hub, "model")  # fails now rather than after the training
+        record.write()
+        write_atomically(options.output / "recipe.yaml", yaml.safe_dump(recipe.to_dict(), sort_keys=False).encode())
+    if options.report_to:
+        _start_trackers(accelerator, recipe)
+    _log_start(trainer, sources, resumed)
+    try:
+        trainer.run()
+    except TrainingInterrupted:
+        accelerator.end_training()
+        raise
+
+    # The finished model.
+    data = [DataSource(name=source.data.name, videos=source.num_rows, weight=source.weight) for source in sources]
+    save_model(accelerator, trainer, processor, recipe, data, evaluated_on=_describe_split(split))
+    logger.info("written: %s", options.output)
+    if options.push_to_hub and accelerator.is_main_process:
+        push_to_hub(options.output, options.push_to_hub)
+    accelerator.end_training()
+
+
+def _create_accelerator(recipe: Recipe, options: TrainingOptions) -> Accelerator:
+    if options.report_to and options.report_to not in {str(name) for name in get_available_trackers()}:
+        raise ValueError(f"--report-to {options.report_to}: Accelerate has no such tracker, or its package is missing")
+    accelerator = Accelerator(
+        cpu=options.cpu,
+        mixed_precision=choose_precision(recipe.training.mixed_precision, options.cpu),
+        log_with=options.report_to,
+        project_config=ProjectConfiguration(
+            project_dir=str(options.output), logging_dir=str(options.output / "trackers")
+        ),
+        # The main process reads annotations and scores results while the others wait.
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],
+    )
+    accelerator.gradient_accumulation_steps = 1  # the loop divides the loss by its micro-batches
+    return accelerator
+
+
+def _remove_earlier_training(accelerator: Accelerator, output: Path) -> None:
+    if accelerator.is_main_process:
+        for name in ("checkpoints", "evaluation", "trackers"):
+            shutil.rmtree(output / name, ignore_errors=True)
+        for name in ("log.jsonl", "recipe.yaml", "run.json"):
+            (output / name).unlink(missing_ok=True)
+    accelerator.wait_for_everyone()
+
+
+def _read_split(options: TrainingOptions, id2label: dict[int, str]) -> Split | None:
+    if options.eval_json is None or options.eval_images is None:
+        return None
+    split = read_split(options.eval_json, options.eval_images)
+    if not split.annotated:
+        raise ValueError(f"{options.eval_json} has no annotations to score against")
+    check_split(split, id2label)
+    return split
+
+
+def _evaluation(
+    accelerator: Accelerator, processor: VitaVideoProcessor, split: Split | None, folder: Path
+) -> Evaluation | None:
+    if split is None:
+        return None
+
+    def evaluate(model: VitaForVideoInstanceSegmentation, step: int) -> dict[str, Any]:
+        return evaluate_split(accelerator, model, processor, split, folder / f"step-{step:09d}")
+
+    return evaluate
+
+
+def _describe_split(split: Split | None) -> DataSource | None:
+    if split is None:
+        return None
+    return DataSource(name=f"{split.path.resolve().parent.name}/{split.path.stem}", videos=len(split.clips))
+
+
+def _start_trackers(accelerator: Accelerator, recipe: Recipe) -> None:
+    values = flatten(recipe.to_dict())  # TensorBoard takes neither mappings nor lists
+    config = {name: value if isinstance(value, int | float | str) else str(value) for name, value in values.items()}
+    accelerator.init_trackers("vita-hf", config=config)
+
+
+def _log_start(trainer: Trainer, sources: list[Source], resumed: bool) -> None:
+    accelerator, options, settings = trainer.accelerator, trainer.options, trainer.settings
+    logger.info(
+        "%s step %d of %d: %s; %.2f M parameters to train; processes: %d (%s), micro-batches: %d, clips per step: %d, "
+        "precision: %s",
+        "continuing after" if resumed else "starting at",
+        trainer.step,
+        settings.steps,
+        ", ".join(f"{source.data.name}: {source.num_rows or 'streamed'} rows" for source in sources),
+        sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad) / 1e6,
+        accelerator.num_processes,
+        accelerator.device.type,
+        options.micro_batches,
+        settings.batch_size,
+        accelerator.mixed_precision,
+    )
+
+
+__all__ = ["train"]
