@@ -1,6 +1,6 @@
-"""Check a data set, or turn it into Parquet shards with the images inside, for the Hub and for streaming.
+"""Check a dataset, or turn it into Parquet shards with embedded images for the Hub and for streaming.
 
-An interrupted run goes on with the first missing shard when it is started again.
+After an interruption, the same command continues with the first missing shard.
 """
 
 import argparse
@@ -25,7 +25,7 @@ EXAMPLE = """examples:
   python scripts/prepare_dataset.py --annotations my.json --images frames/ --check
   python scripts/prepare_dataset.py --annotations my.json --images frames/ --output parquet/mine --push-to-hub me/mine
 
---check lists everything that is wrong and ends with status 1 if anything would stop training.
+--check lists every problem. The exit status is 1 if any of them would stop training.
 """
 
 
@@ -33,30 +33,31 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset", choices=["ytvis2019", "ytvis2021", "ovis", "coco"], help="a known data set")
-    parser.add_argument("--root", type=Path, help="folder with the data sets as their archives unpack, with --dataset")
-    parser.add_argument("--split", default="train", help="train, valid or test; COCO: train or val (default: train)")
-    parser.add_argument("--annotations", type=Path, help="own annotation file, instead of --dataset")
-    parser.add_argument("--images", type=Path, help="folder that its file names are relative to")
-    parser.add_argument("--format", choices=["ytvis", "coco"], help="form of own annotations (default: ytvis)")
-    parser.add_argument("--target", choices=["ytvis2019", "ytvis2021", "ovis"], help="map COCO to these classes")
-    parser.add_argument("--output", type=Path, help="folder for the shards")
-    parser.add_argument("--shard-size", type=int, default=500, metavar="MB", help="of images in a shard (default: 500)")
-    parser.add_argument("--skip-broken", action="store_true", help="leave out videos with faults in the annotations")
-    parser.add_argument("--check", action="store_true", help="list what is wrong with the data set, write nothing")
-    parser.add_argument("--push-to-hub", metavar="REPO", help="upload the folder as this data set, like me/mine")
-    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    add = parser.add_argument
+    add("--dataset", choices=["ytvis2019", "ytvis2021", "ovis", "coco"], help="a known dataset, below --root")
+    add("--root", type=Path, help="folder that the datasets' archives were unpacked to")
+    add("--split", default="train", help="train, valid or test; for COCO train or val (default: train)")
+    add("--annotations", type=Path, help="your own annotation file, in place of --dataset")
+    add("--images", type=Path, help="folder that its file names are relative to")
+    add("--format", choices=["ytvis", "coco"], help="format of your own annotations (default: ytvis)")
+    add("--target", choices=["ytvis2019", "ytvis2021", "ovis"], help="map COCO to the classes of this dataset")
+    add("--output", type=Path, help="folder for the shards")
+    add("--shard-size", type=int, default=500, metavar="MB", help="size of the images in a shard (default: 500)")
+    add("--skip-broken", action="store_true", help="leave out videos with errors in the annotations")
+    add("--check", action="store_true", help="list the problems of the dataset and write nothing")
+    add("--push-to-hub", metavar="REPO", help="upload the shards to this dataset repository, for example me/mine")
+    add("--private", action="store_true", help="make a new repository private")
     args = parser.parse_args(argv)
     if (args.dataset is None) == (args.annotations is None):
         parser.error("expected --dataset with --root, or --annotations with --images")
     if args.dataset and (args.root is None or args.images or args.format):
-        parser.error("--dataset: expected --root beside it, and neither --images nor --format")
+        parser.error("--dataset: expected --root, and neither --images nor --format")
     if args.annotations and (args.images is None or args.root):
-        parser.error("--annotations: expected --images beside it, and no --root")
+        parser.error("--annotations: expected --images, and no --root")
     if args.target and args.dataset != "coco":
         parser.error("--target: expected --dataset coco")
     if args.output is None and not args.check:
-        parser.error("expected --output, or --check")
+        parser.error("expected --output or --check")
     if args.check and (args.target or args.push_to_hub):
         parser.error("--check: expected neither --target nor --push-to-hub")
     if args.private and not args.push_to_hub:
@@ -67,7 +68,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def check(annotations: Path, images: Path, form: str, dataset: str | None) -> int:
-    """Print all problems; returns the exit status."""
+    """Print all problems and return the exit status."""
     problems = check_annotations(annotations, images, form=form, dataset=dataset)
     for problem in problems:
         print(f"{problem.severity}: {problem}")
@@ -78,42 +79,46 @@ def check(annotations: Path, images: Path, form: str, dataset: str | None) -> in
     return 1 if severities["error"] else 0
 
 
+def prepare(args: argparse.Namespace) -> int:
+    """Check or convert the dataset and return the exit status."""
+    form = "coco" if args.dataset == "coco" else args.format or "ytvis"
+    annotations, images = args.annotations, args.images
+    if args.dataset:
+        annotations, images = find_split(args.dataset, args.root, args.split)
+    if args.check:
+        return check(annotations, images, form, args.dataset)
+    if form == "coco":
+        target = args.target or args.dataset  # your own annotations keep their classes
+        dataset = read_coco(annotations, images, target=target, skip_broken=args.skip_broken)
+    else:
+        dataset = read_ytvis(annotations, images, categories=args.dataset, skip_broken=args.skip_broken)
+    if args.push_to_hub:
+        create_repository(args.push_to_hub, "dataset", args.private or None)  # fail before the long part
+    shards = write_parquet(dataset, args.output, args.split, args.shard_size * 1_000_000)
+    write_card(args.output, args.push_to_hub or args.output.resolve().name, args.push_to_hub)
+    print(f"{len(dataset.rows)} videos in {len(shards)} shards in {args.output}")
+    if args.push_to_hub:
+        with hub_errors(args.push_to_hub):
+            commit = HfApi().upload_folder(
+                repo_id=args.push_to_hub,
+                repo_type="dataset",
+                folder_path=args.output,
+                allow_patterns=["README.md", "data/*"],
+            )
+        print(f"uploaded: {commit.repo_url}")
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse_arguments(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    form = "coco" if args.dataset == "coco" else args.format or "ytvis"
     try:
-        if args.dataset:
-            annotations, images = find_split(args.dataset, args.root, args.split)
-        else:
-            annotations, images = args.annotations, args.images
-        if args.check:
-            return check(annotations, images, form, args.dataset)
-        if form == "coco":
-            target = args.target or args.dataset  # own annotations: their own classes
-            dataset = read_coco(annotations, images, target=target, skip_broken=args.skip_broken)
-        else:
-            dataset = read_ytvis(annotations, images, categories=args.dataset, skip_broken=args.skip_broken)
-        if args.push_to_hub:
-            create_repository(args.push_to_hub, "dataset", args.private or None)  # complains now, not in the end
-        shards = write_parquet(dataset, args.output, args.split, args.shard_size * 1_000_000)
-        write_card(args.output, args.push_to_hub or args.output.resolve().name, args.push_to_hub)
-        print(f"{len(dataset.rows)} videos in {len(shards)} shards in {args.output}")
-        if args.push_to_hub:
-            with hub_errors(args.push_to_hub):
-                commit = HfApi().upload_folder(
-                    repo_id=args.push_to_hub,
-                    repo_type="dataset",
-                    folder_path=args.output,
-                    allow_patterns=["README.md", "data/*"],
-                )
-            print(f"uploaded: {commit.repo_url}")
+        return prepare(args)
     except AnnotationError as error:
-        sys.exit(f"{error}\n(--check lists everything that is wrong, --skip-broken leaves such videos out)")
+        sys.exit(f"{error}\n(--check lists every problem, --skip-broken leaves such videos out)")
     except (OSError, ValueError) as error:
         sys.exit(str(error))
-    return 0
 
 
 if __name__ == "__main__":

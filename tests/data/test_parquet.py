@@ -303,7 +303,7 @@ def test_script_pushes_shards_and_card_only(prepare, content, tmp_path, monkeypa
             calls.append(("upload", options))
             return type("Commit", (), {"repo_url": "https://hub/me/mine"})
 
-    monkeypatch.setitem(prepare.script["main"].__globals__, "HfApi", Api)
+    monkeypatch.setitem(prepare.script["prepare"].__globals__, "HfApi", Api)
     monkeypatch.setattr("vita_hf.hub.HfApi", Api)
     path = write(tmp_path / "my.json", content)
     own = ("--annotations", path, "--images", tmp_path / "frames", "--output", tmp_path / "out")
@@ -325,9 +325,9 @@ def test_script_pushes_shards_and_card_only(prepare, content, tmp_path, monkeypa
     "arguments, message",
     [
         ([], "expected --dataset with --root, or --annotations with --images"),
-        (["--dataset", "ovis", "--check"], "--dataset: expected --root beside it"),
-        (["--annotations", "a.json", "--check"], "--annotations: expected --images beside it"),
-        (["--annotations", "a.json", "--images", "f"], "expected --output, or --check"),
+        (["--dataset", "ovis", "--check"], "--dataset: expected --root"),
+        (["--annotations", "a.json", "--check"], "--annotations: expected --images"),
+        (["--annotations", "a.json", "--images", "f"], "expected --output or --check"),
         (["--dataset", "ovis", "--root", "r", "--target", "ovis", "--check"], "--target: expected --dataset coco"),
         (["--dataset", "coco", "--root", "r", "--target", "ovis", "--check"], "--check: expected neither --target nor"),
         (["--dataset", "ovis", "--root", "r", "--output", "o", "--private"], "--private: expected --push-to-hub"),

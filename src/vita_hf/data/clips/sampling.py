@@ -74,7 +74,7 @@ def draw_clip(row: dict[str, Any], settings: ClipSettings, rng: np.random.Genera
     >>> settings = ClipSettings(num_frames=3, frame_range=2, crop_probability=0, short_edges=[96])
     >>> clip = draw_clip(row, settings, np.random.default_rng(0))
     >>> clip["pixel_values"].shape, clip["frame_indices"]
-    (torch.Size([3, 3, 96, 128]), [7, 8, 9])
+    (torch.Size([3, 3, 96, 128]), [7, 7, 8])
 
     ```
     """
