@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from vita_hf.commands import main, web
+from vita_hf.inference.options import SegmentationOptions
 from vita_hf.tracks.instances import VideoInstances
 from vita_hf.video.reader import VideoReader
 
@@ -33,16 +34,18 @@ def video(tmp_path):
     return a_result(6)[[]].render(frames, tmp_path / "my clip.mp4", fps=12)
 
 
-def test_segment_writes_what_the_page_shows(video, tmp_path):
+def test_segment_writes_what_the_page_shows(video, tmp_path, monkeypatch):
     calls = []
 
-    def segmenter(path, **options):
-        calls.append((path, options))
+    def segment_video(*arguments):
+        calls.append(arguments)
         return a_result(3, frame_indices=[0, 2, 4], fps=12.0)
 
+    monkeypatch.setattr(web, "segment_video", segment_video)
     (tmp_path / "out").mkdir()
-    segmented = web.segment(segmenter, video, tmp_path / "out", threshold=0.4, stride=2)
-    assert calls == [(str(video), {"threshold": 0.4, "stride": 2, "progress": True})]
+    options = SegmentationOptions(threshold=0.4, stride=2)
+    segmented = web.segment("model", "processor", video, tmp_path / "out", options)
+    assert calls == [("model", "processor", video, options)]
     assert segmented.tracks == [[0, "cat", 0.875, 0, 4, 3], [1, "dog", 0.5, 2, 4, 2]]
     assert len(segmented.tracks[0]) == len(web._COLUMNS)
     overlay = VideoReader(segmented.overlay)
@@ -53,29 +56,27 @@ def test_segment_writes_what_the_page_shows(video, tmp_path):
     names = ["my clip-contact-sheet.png", "my clip-overlay.mp4", "my clip.json"]
     assert sorted(path.name for path in segmented.json.parent.iterdir()) == names
     # A second run on a video of the same name has a folder of its own.
-    again = web.segment(segmenter, video, tmp_path / "out", threshold=0.3, stride=1)
+    again = web.segment("model", "processor", video, tmp_path / "out", options)
     assert again.json.parent != segmented.json.parent
 
 
-def test_without_gradio(monkeypatch, capsys):
+def test_without_gradio(tiny_model, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.setattr(web, "pipeline", lambda task, **options: None)
-    with pytest.raises(SystemExit) as exit:
-        main.main(["web", "--model", "somewhere"])
-    assert exit.value.code == 1
+    with pytest.raises(SystemExit, match="1"):
+        main.main(["web", "--model", str(tiny_model)])
     assert capsys.readouterr().err == "error: vita-hf web needs the gradio package: pip install vita-hf[app]\n"
 
 
-def test_options_reach_the_pipeline(monkeypatch):
-    calls = []
+def test_device_and_dtype_reach_the_model(tiny_model, monkeypatch):
+    models = []
 
-    def pipeline(task, **options):
-        calls.append((task, options))
-        raise OSError("no such model")
+    def build_page(model, processor, folder):
+        models.append(model)
+        raise OSError("no port is free")
 
-    monkeypatch.setattr(web, "pipeline", pipeline)
-    for arguments in ([], ["--device", "cpu", "--dtype", "bfloat16"]):
+    monkeypatch.setattr(web, "build_page", build_page)
+    for arguments in ([], ["--device", "meta", "--dtype", "bfloat16"]):
         with pytest.raises(SystemExit):
-            main.main(["web", "--model", "somewhere", *arguments])
-    options = [{"model": "somewhere"}, {"model": "somewhere", "device": "cpu", "dtype": "bfloat16"}]
-    assert calls == [("video-instance-segmentation", expected) for expected in options]
+            main.main(["web", "--model", str(tiny_model), *arguments])
+    assert models[0].dtype == torch.float32
+    assert (models[1].device.type, models[1].dtype) == ("meta", torch.bfloat16)

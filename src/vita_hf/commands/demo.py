@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> None:
         all_tracks = segment_video(model, processor, folder / "video.mp4", SegmentationOptions(threshold=0.0))
         tracks = all_tracks.filter(min_score=SegmentationOptions.threshold)
         tracks.to_json(folder / "results.json")
-        tracks.render(folder / "video.mp4", folder / "overlay.mp4", scale=4)
-        tracks.plot(folder / "video.mp4", folder / "contact_sheet.png")
+        sheet = folder / "contact_sheet.png"
+        tracks.render(folder / "video.mp4", folder / "overlay.mp4", scale=4, contact_sheet=sheet)
 
     print(f"{len(tracks)} tracks with a score of at least {SegmentationOptions.threshold}, {tracks.num_frames} frames:")
     for track in tracks.summary():

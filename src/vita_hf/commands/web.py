@@ -2,14 +2,15 @@
 
 import argparse
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformers import pipeline
-
+from ..image_processing_vita import VitaVideoProcessor
+from ..inference.loading import load_model
+from ..inference.offline import segment_video
 from ..inference.options import SegmentationOptions
-from ..tracks.instances import VideoInstances
+from ..modeling_vita import VitaForVideoInstanceSegmentation
+from .predict import default_device
 
 _EXAMPLES = """examples:
   vita-hf web --model vita-r50-ytvis2019
@@ -32,26 +33,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
     parser.add_argument("--model", required=True, help="directory or Hub id")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: a GPU if there is one)")
-    parser.add_argument("--dtype", help="float32, bfloat16 or float16 (default: as the model was saved)")
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
     parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, help="(default: the first free one from 7860)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Load the model and serve the page until interrupted."""
-    options = {name: value for name in ("device", "dtype") if (value := getattr(args, name)) is not None}
-    segmenter = pipeline("video-instance-segmentation", model=args.model, **options)
+    model, processor = load_model(args.model, dtype=args.dtype)
+    model.to(args.device or default_device())
     with tempfile.TemporaryDirectory(prefix="vita-hf-web-") as folder:
-        build_page(segmenter, Path(folder)).launch(server_name=args.host, server_port=args.port)
+        build_page(model, processor, Path(folder)).launch(server_name=args.host, server_port=args.port)
 
 
-def build_page(segmenter: Callable[..., VideoInstances], folder: Path) -> Any:
+def build_page(model: VitaForVideoInstanceSegmentation, processor: VitaVideoProcessor, folder: Path) -> Any:
     """
-    Build the page, a `gradio.Blocks`.
-
-    Args:
-        segmenter: The pipeline.
-        folder: Where to write results.
+    Build the page, a `gradio.Blocks`. It writes results to a folder.
 
     Raises:
         ImportError: if gradio is not installed.
@@ -66,7 +63,8 @@ def build_page(segmenter: Callable[..., VideoInstances], folder: Path) -> Any:
         if video is None:
             raise gradio.Error("Choose a video first.")
         try:
-            segmented = segment(segmenter, video, folder, threshold, int(stride))
+            options = SegmentationOptions(threshold=threshold, stride=int(stride), progress=True)
+            segmented = segment(model, processor, video, folder, options)
         except (OSError, ValueError) as error:
             raise gradio.Error(str(error)) from error
         overlay, sheet, json = map(str, (segmented.overlay, segmented.contact_sheet, segmented.json))
@@ -92,23 +90,17 @@ def build_page(segmenter: Callable[..., VideoInstances], folder: Path) -> Any:
 
 
 def segment(
-    segmenter: Callable[..., VideoInstances], video: str | Path, folder: Path, threshold: float, stride: int
+    model: VitaForVideoInstanceSegmentation,
+    processor: VitaVideoProcessor,
+    video: str | Path,
+    folder: Path,
+    options: SegmentationOptions,
 ) -> SegmentedVideo:
-    """
-    Segment a video and write overlay, contact sheet and json.
-
-    Args:
-        segmenter: The pipeline.
-        video: A video file.
-        folder: Where to make a new folder for the three files.
-        threshold: Lowest score of a track.
-        stride: Use every `stride`-th frame.
-    """
-    tracks = segmenter(str(video), threshold=threshold, stride=stride, progress=True)
+    """Segment a video, and write overlay, contact sheet and json into a new subfolder of a folder."""
+    tracks = segment_video(model, processor, video, options)
     stem = Path(tempfile.mkdtemp(dir=folder), Path(video).stem)
     overlay, sheet, json = (stem.with_name(stem.name + end) for end in ("-overlay.mp4", "-contact-sheet.png", ".json"))
-    tracks.render(video, overlay, progress=True)
-    tracks.plot(video, sheet)
+    tracks.render(video, overlay, contact_sheet=sheet, progress=True)
     tracks.to_json(json)
     rows = [
         [round(value, 3) if isinstance(value, float) else value for value in row.values()] for row in tracks.summary()
