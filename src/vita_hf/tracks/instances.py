@@ -132,7 +132,7 @@ class VideoInstances(Tracks):
 
     def to_ytvis(
         self, video_id: int, category_ids: Sequence[int] | Mapping[int, int] | None = None
-    ) -> list[dict[str, object]]:
+    ) -> list[dict[str, Any]]:
         """
         Convert the tracks to entries of a YouTube-VIS or OVIS `results.json`.
 
