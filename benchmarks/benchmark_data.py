@@ -1,11 +1,11 @@
-"""How long the annotation file of a set of YouTube-VIS 2019's size takes: the first time, from the cache, and a row.
+"""Time how long the annotation file of a dataset like YouTube-VIS 2019 takes to read: first, from the cache, per row.
 
-Makes a file with 2,238 videos, 61,845 frames of 720×1280 and 3,774 tracks of run lengths (no images: reading draws no
-frame), reads it in a fresh process, then again in another one. Times are after the imports; absolute times depend on
-the machine, and on what else it does (`read_cpu_s` less so).
+Makes a file with 2,238 videos, 61,845 frames of 720×1280 and 3,774 tracks of RLEs (but no images, which reading does
+not decode), reads it in a new process, then again in another one. Imports are not timed. Absolute times depend on the
+machine and its load (`read_cpu_s` less so).
 
-    python benchmarks/benchmark_data.py                       # compressed run lengths
-    python benchmarks/benchmark_data.py --uncompressed        # lists of run lengths, which are compressed at reading
+    python benchmarks/benchmark_data.py                   # compressed RLEs
+    python benchmarks/benchmark_data.py --uncompressed    # lists of run lengths, which the reader compresses
 """
 
 import argparse
@@ -20,63 +20,61 @@ import time
 from pathlib import Path
 
 import numpy as np
-from pycocotools import mask as mask_api
 
 from vita_hf.data.readers import read_ytvis
 from vita_hf.data.schema import without_empty
+from vita_hf.ops.rle import compress
 
 VIDEOS, FRAMES, TRACKS, HEIGHT, WIDTH, CATEGORIES = 2238, 61845, 3774, 720, 1280, 40
 
 
-def blob(rng: np.random.Generator, frame: int, seed: np.ndarray) -> list[int]:
-    """Run lengths of an ellipse with an uneven outline, somewhere in the picture."""
-    x, y = seed[:2] + 3 * frame * (seed[2:4] - 0.5)
-    half_width, half_height = 40 + 160 * seed[4:6]
+def draw_ellipse(rng: np.random.Generator, frame: int, shape: np.ndarray) -> list[int]:
+    """Return the run lengths of an ellipse with an uneven outline that moves from frame to frame."""
+    x, y = shape[:2] + 3 * frame * (shape[2:4] - 0.5)
+    half_width, half_height = 40 + 160 * shape[4:6]
     columns = np.arange(max(0, int(x - half_width)), min(WIDTH, int(x + half_width)))
-    reach = np.sqrt(np.maximum(0, 1 - ((columns - x) / half_width) ** 2)) * half_height + rng.integers(
-        0, 6, len(columns)
-    )
+    reach = np.sqrt(np.maximum(0, 1 - ((columns - x) / half_width) ** 2)) * half_height
+    reach += rng.integers(0, 6, len(columns))
     tops = np.clip(y - reach, 0, HEIGHT).astype(int)
     bottoms = np.clip(y + reach, tops + 1, HEIGHT).astype(int)
-    starts, ends = columns * HEIGHT + tops, columns * HEIGHT + bottoms
-    edges = np.stack([starts, ends], 1).reshape(-1)
+    edges = (columns[:, None] * HEIGHT + np.stack([tops, bottoms], 1)).reshape(-1)
     return np.diff(edges, prepend=0, append=HEIGHT * WIDTH).tolist()
 
 
-def make_annotations(path: Path, videos: int, compress: bool) -> None:
-    """Write an annotation file with the shape of YouTube-VIS 2019's train.json, scaled to so many videos."""
-    rng, scale = np.random.default_rng(0), videos / VIDEOS
+def make_annotations(path: Path, num_videos: int, compressed: bool) -> None:
+    """Write an annotation file in the proportions of YouTube-VIS 2019's train.json, scaled to a number of videos."""
+    rng, scale = np.random.default_rng(0), num_videos / VIDEOS
     frames, tracks = round(FRAMES * scale), round(TRACKS * scale)
-    lengths = [frames // videos + (index < frames % videos) for index in range(videos)]
-    owners = [*range(videos), *rng.integers(0, videos, tracks - videos).tolist()]
-    video_list, annotations = [], []
-    for index, length in enumerate(lengths):
+    videos, annotations = [], []
+    for index in range(num_videos):
+        length = frames // num_videos + (index < frames % num_videos)
         names = [f"{index:010x}/{5 * t:05d}.jpg" for t in range(length)]
-        video = {"id": index + 1, "height": HEIGHT, "width": WIDTH, "length": length, "file_names": names}
-        video_list.append(video)
+        videos.append({"id": index + 1, "height": HEIGHT, "width": WIDTH, "length": length, "file_names": names})
+    owners = [*range(num_videos), *rng.integers(0, num_videos, tracks - num_videos).tolist()]
     for index, owner in enumerate(owners):
-        seed = rng.random(6) * [WIDTH, HEIGHT, 1, 1, 1, 1]
+        shape = rng.random(6) * [WIDTH, HEIGHT, 1, 1, 1, 1]
         masks: list[dict | None] = []
-        for frame in range(lengths[owner]):
+        for frame in range(videos[owner]["length"]):
             if rng.random() < 0.06:
                 masks.append(None)
                 continue
-            mask = {"size": [HEIGHT, WIDTH], "counts": blob(rng, frame, seed)}
-            if compress:
-                mask["counts"] = mask_api.frPyObjects(mask, HEIGHT, WIDTH)["counts"].decode()
-            masks.append(mask)
+            counts = draw_ellipse(rng, frame, shape)
+            masks.append(
+                {"size": [HEIGHT, WIDTH], "counts": compress(counts, HEIGHT * WIDTH) if compressed else counts}
+            )
         entry = {"id": index + 1, "video_id": owner + 1, "category_id": index % CATEGORIES + 1, "iscrowd": 0}
         entry |= {"segmentations": masks, "bboxes": [mask and [0.0, 0.0, 1.0, 1.0] for mask in masks]}
         annotations.append({**entry, "areas": [mask and 1.0 for mask in masks]})
     categories = [{"id": key, "name": f"class {key}"} for key in range(1, CATEGORIES + 1)]
-    path.write_text(json.dumps({"videos": video_list, "annotations": annotations, "categories": categories}))
-    for video in video_list[:: max(1, videos // 8)]:  # a look at some frames is part of reading
+    path.write_text(json.dumps({"videos": videos, "annotations": annotations, "categories": categories}))
+    for video in videos[:: max(1, num_videos // 8)]:  # the reader checks that some frames exist
         frame = path.parent / video["file_names"][0]
         frame.parent.mkdir(exist_ok=True)
         frame.touch()
 
 
 def read(path: Path) -> dict[str, float]:
+    """Time the reader, and measure memory and file sizes."""
     started, started_cpu = time.perf_counter(), time.process_time()
     dataset = read_ytvis(path, path.parent, cache_dir=path.parent / "cache")
     figures = {"read_s": time.perf_counter() - started, "read_cpu_s": time.process_time() - started_cpu}
@@ -99,8 +97,8 @@ def read(path: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=VIDEOS)
-    parser.add_argument("--uncompressed", action="store_true", help="run lengths as lists")
-    parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)  # the fresh process
+    parser.add_argument("--uncompressed", action="store_true", help="write RLEs as lists")
+    parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)  # in the new process
     args = parser.parse_args()
     if args.read:
         print(json.dumps(read(args.read)))
