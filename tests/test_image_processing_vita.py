@@ -1,7 +1,6 @@
 import math
 import sys
 import types
-from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,37 +11,13 @@ from PIL import Image
 from pycocotools import mask as mask_api
 from transformers import AutoVideoProcessor
 
+from helpers.videos import random_video, write_images, write_video
 from vita_hf import VitaVideoProcessor
 from vita_hf.image_processing_vita import resize_output_size
-from vita_hf.tracks.building import VideoInstancesBuilder
 from vita_hf.video.images import list_frames
-from vita_hf.video.reader import VideoReader
 
 MEAN = np.array([123.675, 116.28, 103.53])
 STD = np.array([58.395, 57.12, 57.375])
-
-
-def random_video(num_frames=3, height=20, width=30, seed=0, channels=3):
-    return np.random.default_rng(seed).integers(0, 256, (num_frames, height, width, channels), dtype=np.uint8)
-
-
-def write_video(path, frames, rate=6):
-    """Write (T, H, W, 3) uint8 frames without loss."""
-    av = pytest.importorskip("av")
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264rgb", rate=rate, options={"crf": "0"})
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "rgb24"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
-    return path
-
-
-def write_images(folder, frames):
-    folder.mkdir()
-    for index, frame in enumerate(frames):
-        Image.fromarray(frame).save(folder / f"{index}.png")
-    return folder
 
 
 @pytest.fixture
@@ -52,33 +27,6 @@ def processor():
 
 
 # ---------------------------------------------------------------- sizes and pixel values
-
-
-@pytest.mark.parametrize(
-    "size, edges, expected",
-    [
-        ((480, 854), (360, 1333), (360, 641)),
-        ((854, 480), (360, 1333), (641, 360)),
-        ((720, 1280), (360, 1333), (360, 640)),
-        ((720, 1280), (448, 1333), (448, 796)),
-        ((100, 1000), (360, 1333), (133, 1333)),
-        ((1000, 100), (360, 1333), (1333, 133)),
-        ((100, 1000), (360, None), (360, 3600)),
-        ((50, 50), (360, 1333), (360, 360)),
-        ((1, 5000), (360, 1333), (1, 1333)),
-    ],
-)
-def test_resize_output_size(size, edges, expected):
-    assert resize_output_size(*size, *edges) == expected
-
-
-def test_resize_output_size_rounds_the_exact_value_to_the_nearest():
-    generator = np.random.default_rng(0)
-    for height, width in generator.integers(20, 2000, (2000, 2)).tolist():
-        scale = Fraction(360, min(height, width))
-        scale = min(scale, Fraction(1333, max(height, width)))
-        got = resize_output_size(height, width, 360, 1333)
-        assert all(abs(side - exact) <= Fraction(1, 2) for side, exact in zip(got, (height * scale, width * scale)))
 
 
 @pytest.mark.parametrize("case", ["a", "b", "t1"])
@@ -139,7 +87,7 @@ KINDS = {
     "folder as str": lambda video, path: str(write_images(path / "frames", video)),
     "list of image paths": lambda video, path: list_frames(write_images(path / "frames", video)),
     "list of image paths as str": lambda video, path: [str(p) for p in list_frames(write_images(path / "f", video))],
-    "video file": lambda video, path: write_video(path / "video.mp4", video),
+    "video file": lambda video, path: write_video(path / "video.mp4", video, rate=6),
     "video file as str": lambda video, path: str(write_video(path / "video.mkv", video)),
 }
 
@@ -306,7 +254,7 @@ def test_metadata_of_a_file(processor, tmp_path):
 
 def test_fetch_videos(tmp_path):
     video = random_video(4)
-    path = write_video(tmp_path / "video.mp4", video)
+    path = write_video(tmp_path / "video.mp4", video, rate=6)
     frames, metadata = VitaVideoProcessor().fetch_videos(path)
     np.testing.assert_array_equal(frames, video)
     assert (metadata.total_num_frames, metadata.height, metadata.width, metadata.fps) == (4, 20, 30, 6.0)
@@ -316,27 +264,6 @@ def test_fetch_videos(tmp_path):
 
 
 # ---------------------------------------------------------------- files
-
-
-@pytest.mark.parametrize("degrees, quarters", [(90, 1), (180, 2), (-90, 3)])
-def test_rotated_video_files_are_turned_upright(tmp_path, degrees, quarters):
-    video = random_video(2)
-    path = write_video(tmp_path / "video.mp4", video)
-    data = bytearray(path.read_bytes())
-    # The transformation matrix of the track header: 40 bytes after its version field, 16.16 and 2.30 fixed point.
-    cos, sin = round(math.cos(math.radians(degrees))), round(math.sin(math.radians(degrees)))
-    matrix = [cos << 16, -sin << 16, 0, sin << 16, cos << 16, 0, 0, 0, 1 << 30]
-    start = data.index(b"tkhd") + 4 + 40
-    data[start : start + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in matrix)
-    path.write_bytes(data)
-    frames = np.stack(list(VideoReader(path).frames()))
-    np.testing.assert_array_equal(frames, np.rot90(video, k=quarters, axes=(1, 2)))
-
-
-def test_list_frames_sorts_numbers_and_skips_other_files(tmp_path):
-    for name in ("10.jpg", "9.PNG", "a2.png", "a10.png", "notes.txt", ".hidden.jpg", "00001.jpeg"):
-        (tmp_path / name).touch()
-    assert [path.name for path in list_frames(tmp_path)] == ["00001.jpeg", "9.PNG", "10.jpg", "a2.png", "a10.png"]
 
 
 def test_missing_and_damaged_files_are_named(processor, tmp_path):
@@ -723,10 +650,3 @@ def test_label_names(post_process):
 def test_wrong_arguments(post_process, arguments, message):
     with pytest.raises(ValueError, match=message):
         post_process(make_outputs(), **arguments)
-
-
-def test_builder_needs_frames():
-    outputs = make_outputs()
-    builder = VideoInstancesBuilder(outputs.class_queries_logits[0], outputs.mask_embeddings[0])
-    with pytest.raises(ValueError, match="no frames were processed"):
-        builder.build()

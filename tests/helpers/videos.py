@@ -1,4 +1,4 @@
-"""Small videos of noise."""
+"""Small videos of noise, in memory and in files."""
 
 import numpy as np
 import pytest
@@ -14,8 +14,12 @@ def make_frames(num_frames=FRAMES, height=HEIGHT, width=WIDTH):
     return frames
 
 
+def random_video(num_frames=3, height=20, width=30, seed=0, channels=3):
+    return np.random.default_rng(seed).integers(0, 256, (num_frames, height, width, channels), dtype=np.uint8)
+
+
 def write_video(path, frames, rate=12):
-    """Without loss."""
+    """Write (T, H, W, 3) uint8 frames without loss."""
     av = pytest.importorskip("av")
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264rgb", rate=rate, options={"crf": "0"})

@@ -1,4 +1,3 @@
-import itertools
 import tracemalloc
 
 import av
@@ -8,43 +7,12 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from vita_hf.ops.rle import encode_masks
-from vita_hf.tracks import drawing as visualization
-from vita_hf.tracks.drawing import Painter, render
+from helpers.tracks import crossing, instances
+from vita_hf.tracks.drawing import render
 from vita_hf.tracks.instances import VideoInstances
-from vita_hf.tracks.palette import PALETTE, text_color, track_color
+from vita_hf.tracks.painter import Painter
+from vita_hf.tracks.palette import track_color
 from vita_hf.video.reader import VideoReader
-
-
-def instances(masks, **fields):
-    """Instances with these masks (k, T, h, w), as run lengths; earlier ones score higher."""
-    masks = torch.as_tensor(masks)
-    count = len(masks)
-    return VideoInstances(
-        **{
-            "scores": torch.linspace(0.9, 0.5, count),
-            "labels": torch.arange(count) % 3,
-            "masks": [encode_masks(track) for track in masks],
-            "query_indices": torch.arange(count),
-            "size": tuple(masks.shape[2:]),
-            "num_frames": masks.shape[1],
-            "id2label": {0: "person", 1: "dog", 2: "cat"},
-            **fields,
-        }
-    )
-
-
-def crossing(height=97, width=129, num_frames=6):
-    """A grey video and two discs that cross each other, the first in front: frames (T, h, w, 3), masks (2, T, h, w)."""
-    y, x = np.mgrid[:height, :width]
-    masks = np.zeros((2, num_frames, height, width), dtype=bool)
-    for frame in range(num_frames):
-        shift = width * (0.2 + 0.6 * frame / max(1, num_frames - 1))
-        for track, center in enumerate((shift, width - shift)):
-            masks[track, frame] = (x - center) ** 2 + (y - height / 2) ** 2 < (height / 4) ** 2
-    masks[1] &= ~masks[0]
-    frames = np.repeat(np.linspace(60, 180, num_frames).astype(np.uint8), height * width * 3)
-    return frames.reshape(num_frames, height, width, 3), masks
 
 
 def decode(path):
@@ -54,154 +22,6 @@ def decode(path):
 
 def read_folder(path):
     return np.stack([np.asarray(Image.open(file)) for file in sorted(path.iterdir())])
-
-
-# Colours
-
-
-def cielab(colors, matrix):
-    """CIELAB of sRGB colours (n, 3) in 0 … 255, seen through a matrix on linear RGB."""
-    srgb = np.asarray(colors) / 255
-    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    linear = np.clip(linear @ np.transpose(matrix), 0, 1)
-    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
-    xyz = linear @ np.transpose(to_xyz) / np.sum(to_xyz, axis=1)
-    f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
-    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
-
-
-# Machado, Oliveira and Fernandes 2009, "A physiologically-based model for simulation of color vision deficiency",
-# severity 1.
-VISIONS = {
-    "normal": np.eye(3),
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
-}
-
-
-def closest(colors, vision):
-    lab = cielab(colors, VISIONS[vision])
-    return min(np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2))
-
-
-@pytest.mark.parametrize("vision", VISIONS)
-def test_colours_are_told_apart(vision):
-    # A CIELAB distance of 2.3 is just noticeable.
-    assert closest(PALETTE[:8], vision) > 16
-    assert closest(PALETTE, vision) > 15
-
-
-def test_simulation_confuses_what_colour_blind_people_confuse():
-    red, green = (196, 67, 0), (118, 118, 0)
-    assert closest([red, green], "normal") > 50
-    assert closest([red, green], "protanopia") < closest([red, green], "normal") / 2
-    assert closest([red, green], "deuteranopia") < closest([red, green], "normal") / 2
-
-
-def test_text_is_readable_on_every_colour():
-    def luminance(color):
-        srgb = np.asarray(color) / 255
-        return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
-
-    for color in PALETTE:
-        low, high = sorted([luminance(color), luminance(text_color(color))])
-        assert (high + 0.05) / (low + 0.05) >= 4.5  # WCAG 2.1, level AA
-
-
-def test_colour_stays_with_the_track():
-    frames, masks = crossing()
-    result = instances(masks, track_ids=torch.tensor([1, 20]))
-    both = Painter(result, alpha=1, labels=False).draw(frames[0], 0)
-    alone = Painter(result[1], alpha=1, labels=False).draw(frames[0], 0)
-    assert track_color(20) != track_color(1)
-    for picture in (both, alone):
-        assert (picture[masks[1, 0]] == track_color(20)).all()
-    assert (both[masks[0, 0]] == track_color(1)).all()
-    assert (alone[~masks[1, 0]] == frames[0][~masks[1, 0]]).all()
-
-
-# One frame
-
-
-def test_masks_are_blended_and_outlined():
-    frame = np.full((9, 11, 3), 100, dtype=np.uint8)
-    frame.setflags(write=False)
-    mask = np.zeros((1, 1, 9, 11), dtype=bool)
-    mask[0, 0, 2:7, 3:9] = True
-    picture = Painter(instances(mask), alpha=0.25, labels=False).draw(frame, 0)
-    inner = np.zeros((9, 11), dtype=bool)
-    inner[3:6, 4:8] = True
-    assert (picture[inner] == np.rint(75 + 0.25 * np.array(track_color(0)))).all()
-    assert (picture[mask[0, 0] & ~inner] == track_color(0)).all()
-    assert (picture[~mask[0, 0]] == 100).all()
-    filled = Painter(instances(mask), alpha=0.25, contours=False, labels=False).draw(frame, 0)
-    assert (filled[mask[0, 0]] == np.rint(75 + 0.25 * np.array(track_color(0)))).all()
-
-
-def test_best_score_is_on_top():
-    frame = np.zeros((4, 6, 3), dtype=np.uint8)
-    masks = np.zeros((2, 1, 4, 6), dtype=bool)
-    masks[0, 0, :, :4] = masks[1, 0, :, 2:] = True
-    result = instances(masks, scores=torch.tensor([0.3, 0.8]))
-    picture = Painter(result, alpha=1, labels=False).draw(frame, 0)
-    assert (picture[:, :2] == track_color(0)).all() and (picture[:, 2:] == track_color(1)).all()
-
-
-def solid_boxes(picture, color):
-    """Bounding boxes (height, width) of the parts of a picture in exactly this colour."""
-    parts, _ = ndimage.label((picture == color).all(-1))
-    return [(y.stop - y.start, x.stop - x.start) for y, x in ndimage.find_objects(parts)]
-
-
-def test_labels_stay_inside_and_apart():
-    # Five tracks, all at the upper edge and on one another: their labels need room of their own.
-    frame = np.full((240, 320, 3), 255, dtype=np.uint8)
-    masks = np.zeros((5, 1, 240, 320), dtype=bool)
-    for track in range(5):
-        masks[track, 0, 0, 280 + track] = True
-    result = instances(masks)
-    picture = Painter(result, contours=False).draw(frame, 0)
-    sizes = [max(solid_boxes(picture, track_color(track)), key=np.prod) for track in range(5)]
-    heights = {height for height, _ in sizes}
-    assert len(heights) == 1 and heights.pop() >= 11
-    # All are written in full, and none covers a part of another.
-    assert all(width >= 55 for _, width in sizes)
-    unlabelled = Painter(result, contours=False, labels=False).draw(frame, 0)
-    assert all(len(solid_boxes(unlabelled, track_color(track))) == 0 for track in range(5))
-
-
-def test_labels_of_tracks_as_high_as_the_frame():
-    frame = np.full((240, 320, 3), 255, dtype=np.uint8)
-    masks = np.zeros((8, 1, 240, 320), dtype=bool)
-    for track in range(8):
-        masks[track, 0, :, 150 + track] = True
-    picture = Painter(instances(masks), alpha=0, contours=False).draw(frame, 0)
-    sizes = [max(solid_boxes(picture, track_color(track)), key=np.prod) for track in range(8)]
-    assert len({height for height, _ in sizes}) == 1
-    assert all(width >= 55 for _, width in sizes)
-
-
-def test_best_label_is_on_top_where_there_is_no_room():
-    masks = np.zeros((5, 1, 20, 120), dtype=bool)
-    masks[range(5), 0, 10, range(50, 55)] = True
-    picture = Painter(instances(masks), alpha=0, contours=False).draw(np.zeros((20, 120, 3), dtype=np.uint8), 0)
-    # A label is 14 lines high, so that there is room for one only; #0 person 0.90 is wider than #1 dog 0.80.
-    assert max(solid_boxes(picture, track_color(0)), key=np.prod)[0] == 14
-
-
-def test_labels_shrink_with_the_frame():
-    def label_width(width):
-        mask = np.zeros((1, 1, 64, width), dtype=bool)
-        mask[0, 0, 40] = True
-        painter = Painter(instances(mask), alpha=0, contours=False)
-        picture = painter.draw(np.zeros((64, width, 3), dtype=np.uint8), 0)
-        return max((box[1] for box in solid_boxes(picture, track_color(0))), default=0)
-
-    full, named, numbered, none = (label_width(width) for width in (200, 64, 30, 8))
-    assert 64 < full and 30 < named <= 64 and 8 < numbered <= 30 and none == 0
-
-
-# Files
 
 
 @pytest.mark.parametrize("source", ["array", "tensor", "folder", "mp4"])
@@ -384,7 +204,7 @@ def test_an_interrupted_rendering_leaves_what_was_there(tmp_path, monkeypatch, n
             raise KeyboardInterrupt
         return image
 
-    monkeypatch.setattr(visualization.Painter, "draw", interrupt)
+    monkeypatch.setattr(Painter, "draw", interrupt)
     with pytest.raises(KeyboardInterrupt):
         render(instances(masks), frames, tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
