@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     accelerator = Accelerator(cpu=args.cpu)
     split = read_split(args.annotations, args.images)
     model, processor = load_model(args.model, dtype=getattr(torch, args.dtype))
-    check_split(split, model.config.id2label)
+    check_split(split, model.config.id2label or {})
     top_k = args.top_k or model.config.evaluation_top_k
     inputs = {
         "model": describe_model(args.model),

@@ -18,7 +18,7 @@ def segment_split(
     processor: VitaVideoProcessor,
     split: Split,
     store: ResultStore,
-    top_k: int | None = None,
+    top_k: int,
     process: int = 0,
     num_processes: int = 1,
 ) -> None:
@@ -30,7 +30,7 @@ def segment_split(
         processor: Its processor.
         split: The split.
         store: Where to look for results and keep new ones.
-        top_k: Predictions per clip; by default the model's `evaluation_top_k`.
+        top_k: Predictions per clip.
         process: Number of this process, from 0. It segments every `num_processes`-th clip.
         num_processes: Number of processes that share the split.
     """
@@ -44,7 +44,7 @@ def segment_clip(
     processor: VitaVideoProcessor,
     clip: Clip,
     split: Split,
-    top_k: int | None = None,
+    top_k: int,
 ) -> list[dict[str, Any]]:
     """
     Segment a clip by the paper's rule for metrics: the best pairs of a query and a class.
@@ -54,7 +54,7 @@ def segment_clip(
         processor: Its processor.
         clip: A clip of `split`.
         split: The split, for its categories and its form.
-        top_k: Number of predictions; by default the model's `evaluation_top_k`.
+        top_k: Number of predictions.
 
     Returns:
         Entries of a `results.json`, in YouTube-VIS form or, if the split consists of images, in COCO form.
@@ -63,32 +63,27 @@ def segment_clip(
         ValueError: if the frames do not have the size in the annotation file, or the model's classes are not the
             split's categories.
     """
-    category_ids = match_categories(model.config.id2label, split.categories)
+    category_ids = match_categories(model.config.id2label or {}, split.categories)
     size = image_size(clip.frames[0])
     if size != tuple(clip.size):
         raise ValueError(
             f"{clip.frames[0].parent}: according to {split.path} the frames are {clip.size[0]}×{clip.size[1]}, but "
             f"they are {size[0]}×{size[1]}"
         )
-    instances = segment_video(
-        model,
-        processor,
-        clip.frames,
-        SegmentationOptions.for_scoring(top_k or model.config.evaluation_top_k),
-        name=f"video {clip.id}",
-    )
-    results = instances.to_ytvis(clip.id, category_ids)
-    if split.of_images:
-        return [
-            {
-                "image_id": clip.id,
-                "category_id": result["category_id"],
-                "score": result["score"],
-                "segmentation": result["segmentations"][0],
-            }
-            for result in results
-        ]
-    return results
+    options = SegmentationOptions.for_scoring(top_k)
+    tracks = segment_video(model, processor, clip.frames, options, name=f"video {clip.id}")
+    results = tracks.to_ytvis(clip.id, category_ids)
+    if not split.of_images:
+        return results
+    return [
+        {
+            "image_id": clip.id,
+            "category_id": result["category_id"],
+            "score": result["score"],
+            "segmentation": result["segmentations"][0],
+        }
+        for result in results
+    ]
 
 
 __all__ = ["segment_clip", "segment_split"]

@@ -24,10 +24,9 @@ def evaluate_split(
     processor: VitaVideoProcessor,
     split: Split,
     folder: Path,
-    top_k: int | None = None,
 ) -> dict[str, Any]:
     """
-    Segment a split with all processes and score it.
+    Segment a split with all processes and score it, with the model's `evaluation_top_k` predictions per clip.
 
     Args:
         accelerator: The processes.
@@ -35,11 +34,11 @@ def evaluate_split(
         processor: Its processor.
         split: An annotated split.
         folder: Where to write `results.json`. All processes share it; earlier content is removed.
-        top_k: Predictions per clip; by default the model's `evaluation_top_k`.
 
     Returns:
         The scores (AP, AP50, …, `per_category`) in the main process, an empty dict in the others.
     """
+    top_k = model.config.evaluation_top_k
     if accelerator.is_main_process:
         shutil.rmtree(folder, ignore_errors=True)  # an interrupted evaluation may be of other weights
     accelerator.wait_for_everyone()

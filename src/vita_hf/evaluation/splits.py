@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..data.annotations import AnnotationError, read_annotations
 from ..data.categories import plain_name
@@ -12,9 +13,9 @@ from ..scoring import GroundTruth
 
 @dataclass(frozen=True)
 class Clip:
-    """A video, or an image as a video of one frame: its id, the paths of its frames, and (height, width)."""
+    """A video, or an image as a video of one frame: its id in the file, its frames' paths, and (height, width)."""
 
-    id: int
+    id: Any
     frames: list[Path]
     size: tuple[int, int]
 
@@ -34,7 +35,7 @@ class Split:
 
     path: Path
     clips: list[Clip]
-    categories: dict[int, str]
+    categories: Mapping[Any, str]
     of_images: bool
     annotated: bool
 
@@ -63,7 +64,7 @@ def read_split(annotations: str | os.PathLike, images: str | os.PathLike) -> Spl
         raise AnnotationError(errors)
     file.expect_categories()
     clips = [
-        Clip(int(video.id), [folder / name for name in video.file_names], (video.height, video.width))
+        Clip(video.id, [folder / name for name in video.file_names], (video.height, video.width))
         for video in file.videos.values()
     ]
     missing = [str(frame) for clip in clips for frame in clip.frames if not frame.is_file()]
@@ -75,7 +76,7 @@ def read_split(annotations: str | os.PathLike, images: str | os.PathLike) -> Spl
     return Split(path, clips, file.categories, file.form == "coco", annotated)
 
 
-def check_split(split: Split, id2label: Mapping[int, str]) -> None:
+def check_split(split: Split, id2label: Mapping[Any, str]) -> None:
     """
     Check the classes and the ground truth before a long run starts.
 
@@ -91,7 +92,7 @@ def check_split(split: Split, id2label: Mapping[int, str]) -> None:
         GroundTruth(split.path, "coco" if split.of_images else "ytvis")
 
 
-def match_categories(id2label: Mapping[int, str], categories: Mapping[int, str]) -> dict[int, int]:
+def match_categories(id2label: Mapping[Any, str], categories: Mapping[Any, str]) -> dict[int, Any]:
     """
     Map the model's classes to the ids of the annotation file's categories.
 
