@@ -10,7 +10,7 @@ from transformers.models.swin.modeling_swin import SwinLayer
 
 from helpers.models import BACKBONES, tiny_config
 from vita_hf import VitaForVideoInstanceSegmentation
-from vita_hf.backbones import drop_mlp_paths
+from vita_hf.backbones import drop_both_branches
 
 RATE = 0.6  # of the last layer; the rates rise linearly from 0
 
@@ -24,7 +24,7 @@ def swin_config():
 @pytest.fixture
 def backbone() -> SwinBackbone:
     backbone = SwinBackbone(swin_config()).train()
-    drop_mlp_paths(backbone)
+    drop_both_branches(backbone)
     return backbone
 
 
@@ -82,7 +82,7 @@ def test_nothing_is_dropped_in_evaluation(backbone):
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
 def test_copies_drop_by_themselves(again):
     layer = SwinLayer(swin_config(), 64, (4, 4), 4, drop_path_rate=RATE)
-    drop_mlp_paths(layer)
+    drop_both_branches(layer)
     copied = again(layer).train()
     layer.eval()  # would switch dropping off if the copy still asked the original
     inputs = torch.randn(64, 16, 64)
@@ -99,17 +99,31 @@ def test_model_drops_both_after_loading(tmp_path):
     torch.testing.assert_close(seeded(layer, inputs), by_formula(layer, inputs, RATE))
 
 
-def test_layers_that_drop_both_themselves_are_left_alone():
-    class WholeLayer(SwinLayer):
-        def forward(self, hidden_states, *args, **kwargs):
-            hidden_states = hidden_states + self.drop_path(hidden_states)
-            return (hidden_states + self.drop_path(self.mlp(hidden_states)),)
+def test_layers_that_drop_both_branches_themselves_do_not_drop_twice():
+    """A transformers version that drops the MLP branch, too, changes nothing."""
 
-    layer = WholeLayer(swin_config(), 64, (4, 4), 4, drop_path_rate=RATE).train()
-    drop_mlp_paths(layer)
-    inputs = torch.randn(8, 16, 64)
+    class TwiceDroppingLayer(SwinLayer):
+        def forward(self, hidden_states, *args, **kwargs):
+            attention, _ = self.attention(self.layernorm_before(hidden_states))  # (4, 4) is a single window
+            hidden_states = hidden_states + self.drop_path(attention)
+            return (hidden_states + self.drop_path(self.mlp(self.layernorm_after(hidden_states))),)
+
+    layer = TwiceDroppingLayer(swin_config(), 64, (4, 4), 4, drop_path_rate=RATE).train()
+    drop_both_branches(layer)
+    inputs = torch.randn(64, 16, 64)
+    torch.testing.assert_close(seeded(layer, inputs), by_formula(layer, inputs, RATE))
+
+
+def test_windows_of_a_sample_are_dropped_together():
+    layer = SwinLayer(swin_config(), 64, (8, 8), 4, drop_path_rate=RATE, shift_size=2).train()
+    drop_both_branches(layer)
+    torch.nn.init.zeros_(layer.mlp.fc2.weight)
+    torch.nn.init.zeros_(layer.mlp.fc2.bias)
+    inputs = torch.randn(32, 64, 64)  # four windows each
     torch.manual_seed(4)
-    first, second = ((torch.rand(8, 1, 1) >= RATE) / (1 - RATE) for _ in range(2))
-    hidden = inputs * (1 + first)
-    update = layer.mlp.fc2(layer.mlp.activation_fn(layer.mlp.fc1(hidden)))
-    torch.testing.assert_close(seeded(layer, inputs), hidden + second * update)
+    kept = torch.rand(32, 1, 1) >= RATE
+    torch.manual_seed(4)
+    update = layer(inputs, (8, 8), True)[0] - inputs
+    assert torch.equal(update.flatten(1).any(1), kept[:, 0, 0])
+    whole = layer.eval()(inputs, (8, 8), True)[0] - inputs
+    torch.testing.assert_close(update, whole * kept / (1 - RATE))

@@ -57,6 +57,7 @@ def test_round_trip(backbone, tmp_path):
         ("feature_strides", [8, 16, 32, 64], r"feature_strides: expected strides \(4, 8, 16, 32\)"),
         ("common_stride", 8, "common_stride: expected"),
         ("detector_chunk_size", 0, "detector_chunk_size: expected at least 1"),
+        ("evaluation_top_k", 0, "evaluation_top_k: expected at least 1, got 0"),
         ("freeze_detector", "yes", "freeze_detector"),
         ("num_labels", 0, "num_labels: expected at least one class"),
     ],
@@ -67,7 +68,7 @@ def test_values_that_cannot_work_name_the_field(field, value, expected):
 
 
 def test_unknown_backbone_type_is_named():
-    with pytest.raises(ValueError, match="backbone_config: model_type 'resnet9000' is not one that transformers knows"):
+    with pytest.raises(ValueError, match="backbone_config: transformers does not know the model_type 'resnet9000'"):
         VitaConfig(backbone_config={"model_type": "resnet9000"})
 
 

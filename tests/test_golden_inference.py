@@ -122,7 +122,7 @@ def test_video_part_in_training(golden, model):
     model.train()
     try:
         with torch.no_grad():
-            out = model.model.associate(queries, output_all_predictions=True)
+            out = model.model.associate(queries)
     finally:
         model.eval()
     *earlier, last = out.video_states

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from vita_hf import VitaConfig, modeling_layers, modeling_vita
-from vita_hf.modeling_vita import VitaObjectDecoder, VitaObjectEncoder
+from vita_hf import VitaConfig, modeling_associator, modeling_layers
+from vita_hf.modeling_associator import VitaObjectDecoder, VitaObjectEncoder
 
 
 def resident(key: str) -> int:
@@ -23,8 +23,8 @@ def video_part():
     encoder, decoder = VitaObjectEncoder(config).eval(), VitaObjectDecoder(config).eval()
 
     def run(frame_queries):
-        encoded, _ = encoder(frame_queries, None)
-        return decoder(encoded, None, output_all_predictions=False)[0][-1]
+        encoded = encoder(frame_queries, None).last_hidden_state
+        return decoder(encoded, None).query_states[-1]
 
     return run
 
@@ -49,6 +49,6 @@ def test_2000_frames_need_at_most_1500_mib(video_part):
 def test_chunks_equal_the_whole(video_part, monkeypatch):
     frame_queries = torch.randn(1, 27, 100, 256)
     wanted = video_part(frame_queries)
-    monkeypatch.setattr(modeling_vita, "_WINDOW_CHUNK", 2)
+    monkeypatch.setattr(modeling_associator, "_WINDOW_CHUNK", 2)
     monkeypatch.setattr(modeling_layers, "_FEED_FORWARD_CHUNK", 1000)
     torch.testing.assert_close(video_part(frame_queries), wanted, rtol=0, atol=1e-5)

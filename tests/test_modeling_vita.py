@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from helpers.models import BACKBONES, DETECTOR, gradients, labels, perturbed, tiny_config, tiny_model
-from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation, VitaModel, modeling_layers, modeling_vita
+from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation, VitaModel, modeling_associator, modeling_layers
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_chunks_do_not_change_the_result(model, monkeypatch):
     video = torch.randn(1, 7, 3, 64, 64)
     whole = model(video, output_hidden_states=True)
     monkeypatch.setattr(model.config, "detector_chunk_size", 3)
-    monkeypatch.setattr(modeling_vita, "_WINDOW_CHUNK", 1)
+    monkeypatch.setattr(modeling_associator, "_WINDOW_CHUNK", 1)
     monkeypatch.setattr(modeling_layers, "_FEED_FORWARD_CHUNK", 5)
     parts = model(video, output_hidden_states=True)
     for key, value in whole.items():
@@ -211,6 +211,19 @@ def test_attentions_and_hidden_states(tmp_path):
     torch.testing.assert_close(norm(base.hidden_states[-1]), base.last_hidden_state)
 
 
+@torch.no_grad()
+def test_selected_hidden_states_of_a_chunked_video(model, monkeypatch):
+    """`output_hidden_states` takes indices; what each chunk of frames records is joined in their order."""
+    monkeypatch.setattr(model.config, "detector_chunk_size", 2)
+    video = torch.randn(1, 5, 3, 64, 64)
+    whole, selected = (model(video, output_hidden_states=states) for states in (True, [0, 2]))
+    for name in ("hidden_states", "object_encoder_hidden_states", "transformer_decoder_hidden_states"):
+        for index, (a, b) in enumerate(zip(whole[name], selected[name], strict=True)):
+            assert b is None if index % 2 else torch.equal(a, b), (name, index)
+    assert [len(states) for states in whole.transformer_decoder_hidden_states] == [5] * 4
+    assert model(video).hidden_states is None and model(video, output_attentions=True).hidden_states is None
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @torch.no_grad()
 def test_half_precision_stays_close(dtype):
@@ -229,6 +242,24 @@ def test_half_precision_stays_close(dtype):
     ours = model.model.pixel_level_module(frames.to(dtype))
     for a, b in zip(ours[1:3], pixels[1:3]):  # the masked decoder's thresholds make later stages incomparable
         assert (a.float() - b).norm() / b.norm() < relative
+
+
+@pytest.mark.parametrize(
+    ("autocast", "pixel_decoder"), [(torch.float16, torch.float32), (torch.bfloat16, torch.bfloat16)]
+)
+@torch.no_grad()
+def test_pixel_decoder_stays_in_float32_under_fp16_autocast(autocast, pixel_decoder):
+    model, dtypes = tiny_model(), {}
+
+    def note_dtype(name):
+        return lambda module, inputs, output: dtypes.__setitem__(name, output.dtype)
+
+    encoder = model.model.pixel_level_module.decoder.encoder
+    encoder.layers[0].fc1.register_forward_hook(note_dtype("pixel decoder"))
+    model.video_class_predictor.register_forward_hook(note_dtype("head"))
+    with torch.autocast("cpu", autocast):
+        model(torch.randn(1, 1, 3, 32, 64))
+    assert dtypes == {"pixel decoder": pixel_decoder, "head": autocast}
 
 
 def test_detector_compiles_into_one_graph(model):

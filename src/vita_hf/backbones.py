@@ -1,12 +1,8 @@
-"""What transformers' and timm's backbones lack: ResNets of free widths, and Swin's second drop path.
+"""What transformers' and timm's backbones lack: ResNets of any width, and Swin's second drop path.
 
-The released models use timm's `resnet50` and `resnet101` through `TimmBackboneConfig`; [`VitaResNetConfig`] is for
-narrower (or wider) ones: `RES2_OUT_CHANNELS`, `WIDTH_PER_GROUP`, `NUM_GROUPS` and `STEM_OUT_CHANNELS` of a detectron2
-config.
+The released models use timm's `resnet50` and `resnet101` through `TimmBackboneConfig`. [`VitaResNetConfig`] adds the
+widths that a detectron2 config sets by `RES2_OUT_CHANNELS`, `WIDTH_PER_GROUP`, `NUM_GROUPS` and `STEM_OUT_CHANNELS`.
 """
-
-import inspect
-from functools import partial
 
 from huggingface_hub.dataclasses import strict
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
@@ -15,27 +11,27 @@ from torch import Tensor, nn
 from transformers import AutoBackbone, AutoConfig, TimmBackbone, TimmBackboneConfig
 from transformers.models.swin.modeling_swin import SwinDropPath, SwinLayer
 
+# Blocks of each stage, by depth.
 _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
-class _FreeStemResNet(ResNet):
-    """timm's bottleneck ResNet with a stem of any width; timm's own single-convolution stem always has 64 channels."""
+class _AnyStemResNet(ResNet):
+    """timm's bottleneck ResNet with a stem of any width; timm's own 7×7 stem always has 64 channels."""
 
     def __init__(self, *args, stem_channels: int, norm_layer=nn.BatchNorm2d, **kwargs):
         super().__init__(*args, norm_layer=norm_layer, **kwargs)
 
-        def narrowed(conv: nn.Conv2d, in_channels: int, out_channels: int) -> nn.Conv2d:
-            return nn.Conv2d(
-                in_channels, out_channels, conv.kernel_size, conv.stride, conv.padding, bias=conv.bias is not None
-            )
+        def resized(conv: nn.Conv2d, in_channels: int, out_channels: int) -> nn.Conv2d:
+            has_bias = conv.bias is not None
+            return nn.Conv2d(in_channels, out_channels, conv.kernel_size, conv.stride, conv.padding, bias=has_bias)
 
-        self.conv1 = narrowed(self.conv1, self.conv1.in_channels, stem_channels)
+        self.conv1 = resized(self.conv1, self.conv1.in_channels, stem_channels)
         self.bn1 = norm_layer(stem_channels)
         first = self.layer1[0]
-        first.conv1 = narrowed(first.conv1, stem_channels, first.conv1.out_channels)
+        first.conv1 = resized(first.conv1, stem_channels, first.conv1.out_channels)
         if first.downsample is None:
             raise ValueError("res2_channels: expected other than 64, where timm's ResNet has no projection shortcut")
-        first.downsample[0] = narrowed(first.downsample[0], stem_channels, first.downsample[0].out_channels)
+        first.downsample[0] = resized(first.downsample[0], stem_channels, first.downsample[0].out_channels)
         self.feature_info[0]["num_chs"] = stem_channels
         self.init_weights()
 
@@ -45,21 +41,36 @@ default_cfgs = generate_default_cfgs({"vita_resnet.untrained": {}})  # timm look
 
 @register_model
 def vita_resnet(pretrained: bool = False, **kwargs) -> nn.Module:
-    return build_model_with_cfg(_FreeStemResNet, "vita_resnet", pretrained, block=Bottleneck, **kwargs)
+    return build_model_with_cfg(_AnyStemResNet, "vita_resnet", pretrained, block=Bottleneck, **kwargs)
 
 
 @strict
 class VitaResNetConfig(TimmBackboneConfig):
     r"""
-    A bottleneck ResNet with the stride in its 3×3 convolutions and free widths.
+    Configuration of a bottleneck ResNet of any width, with the stride in its 3×3 convolutions.
 
     Args:
-        depth (`int`, defaults to 50): 50, 101 or 152.
-        stem_channels (`int`, defaults to 64): channels after the 7×7 stem.
-        res2_channels (`int`, defaults to 256): channels of the first stage, doubled at each further one.
-            A multiple of 4, and not 64.
-        width_per_group (`int`, defaults to 64): channels of a group inside the first stage's bottlenecks.
-        num_groups (`int`, defaults to 1): groups of the 3×3 convolutions.
+        depth (`int`, defaults to 50):
+            Number of layers: 50, 101 or 152.
+        stem_channels (`int`, defaults to 64):
+            Channels after the 7×7 stem.
+        res2_channels (`int`, defaults to 256):
+            Channels of the first stage, doubled at each further one. A multiple of 4, and not 64.
+        width_per_group (`int`, defaults to 64):
+            Channels of a group inside the first stage's bottlenecks.
+        num_groups (`int`, defaults to 1):
+            Groups of the 3×3 convolutions.
+
+    Example:
+    ```python
+    >>> from transformers import AutoBackbone
+    >>> from vita_hf.backbones import VitaResNetConfig
+
+    >>> config = VitaResNetConfig(stem_channels=8, res2_channels=32, width_per_group=8)
+    >>> AutoBackbone.from_config(config).channels
+    [32, 64, 128, 256]
+
+    ```
     """
 
     model_type = "vita_resnet"
@@ -89,7 +100,7 @@ class VitaResNetConfig(TimmBackboneConfig):
 
 
 class VitaResNetBackbone(TimmBackbone):
-    """[`~transformers.TimmBackbone`] over a ResNet of [`VitaResNetConfig`]'s widths."""
+    """[`~transformers.TimmBackbone`] around a ResNet of [`VitaResNetConfig`]'s widths."""
 
     config: VitaResNetConfig
 
@@ -107,20 +118,41 @@ class VitaResNetBackbone(TimmBackbone):
         )
 
 
-def drop_mlp_paths(backbone: nn.Module) -> None:
-    """Let the Swin layers of `backbone` drop their MLP branch in training, too, as the paper and the reference do.
+class _BranchDropPath:
+    """Stochastic depth of one Swin layer: drops the attention and the MLP branch, each drawn per sample.
 
-    transformers' layers apply their drop path to the attention branch only. A subclass would change the name that
-    checkpoints' renames go by, hence a hook; it adds nothing to the state dict and survives copies and pickles.
+    transformers' layers drop their attention branch only. Forward hooks on the two branches take over the layer's own
+    drop path. They change neither the class of the layer, by whose name checkpoints are converted, nor the state dict.
     """
+
+    def __init__(self, layer: SwinLayer):
+        self.drop_path = layer.drop_path
+        self.batch_size = 0
+        layer.drop_path = nn.Identity()
+        layer.register_forward_pre_hook(self.note_batch_size)
+        layer.attention.register_forward_hook(self.drop_attention)
+        layer.mlp.register_forward_hook(self.drop_mlp)
+
+    def note_batch_size(self, layer: SwinLayer, args: tuple) -> None:
+        if layer.training:
+            self.batch_size = len(args[0])
+
+    def drop_attention(self, attention: nn.Module, args: tuple, output: tuple) -> tuple | None:
+        if not attention.training:
+            return None
+        windows, *weights = output  # (B·windows, tokens, C)
+        samples = windows.unflatten(0, (self.batch_size, -1))
+        return self.drop_path.train()(samples).flatten(0, 1), *weights
+
+    def drop_mlp(self, mlp: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        return self.drop_path.train()(output) if mlp.training else None
+
+
+def drop_both_branches(backbone: nn.Module) -> None:
+    """Let the Swin layers of `backbone` drop both their branches in training, like the paper and the reference."""
     for layer in backbone.modules():
         if isinstance(layer, SwinLayer) and isinstance(layer.drop_path, SwinDropPath):
-            if inspect.getsource(type(layer).forward).count("self.drop_path(") == 1:
-                layer.mlp.register_forward_hook(partial(_drop_output, layer.drop_path))
-
-
-def _drop_output(drop_path: SwinDropPath, mlp: nn.Module, args: tuple, output: Tensor) -> Tensor:
-    return drop_path(output)
+            _BranchDropPath(layer)
 
 
 AutoConfig.register("vita_resnet", VitaResNetConfig, exist_ok=True)

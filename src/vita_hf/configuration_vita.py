@@ -1,59 +1,106 @@
-"""Configuration of VITA: Mask2Former's fields under their transformers names, plus the video part's."""
+# Copyright 2026 the vita-hf authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+"""Configuration of VITA: Mask2Former's fields under their transformers names, plus those of the video part."""
 
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, Mask2FormerConfig, PreTrainedConfig, TimmBackboneConfig
+from transformers.utils import auto_docstring
 
 
+@auto_docstring(
+    custom_intro="""
+    Configuration of [`VitaModel`] and [`VitaForVideoInstanceSegmentation`].
+
+    The frame detector is Mask2Former and takes [`~transformers.Mask2FormerConfig`]'s fields unchanged. The defaults are
+    those of the released R50 video models. Values of a wrong type or out of range raise `huggingface_hub`'s
+    `StrictDataclassError`, whose message names the field.
+    """
+)
 @strict
 class VitaConfig(Mask2FormerConfig):
     r"""
-    Configuration of [`VitaModel`] and [`VitaForVideoInstanceSegmentation`].
-
-    The frame detector is Mask2Former and takes [`~transformers.Mask2FormerConfig`]'s fields (`hidden_dim`,
-    `num_queries`, `decoder_layers`, the loss weights, …) unchanged. The defaults are the released R50 video models'.
-    Values of a wrong type or that cannot work raise `huggingface_hub`'s `StrictDataclassError`, whose message names the
-    field.
-
-    Args:
-        backbone_config (`PreTrainedConfig` or `dict`, *optional*):
-            Any backbone that `AutoBackbone` builds and that returns four feature maps of strides 4, 8, 16 and 32.
-            Defaults to timm's ResNet-50 with frozen batch norm.
-        num_video_queries (`int`, defaults to 100):
-            Number of queries of the object decoder: the most tracks a video can have.
-        object_encoder_layers (`int`, defaults to 6):
-            Layers of the object encoder, which lets the frame queries of neighbouring frames exchange information.
-        object_encoder_window_size (`int`, defaults to 6):
-            Frames in one attention window of the object encoder; 0 lets all frames attend to each other.
-        object_decoder_layers (`int`, defaults to 3):
-            Layers of the object decoder, which gathers the frame queries of the whole video into the video queries.
-        video_num_attention_heads (`int`, defaults to 8):
-            Attention heads of the object encoder and decoder.
-        video_dim_feedforward (`int`, defaults to 2048):
-            Width of the feed-forward networks of the object encoder and decoder.
-        num_last_layers (`int`, defaults to 3):
-            How many of the last frame-decoder layers hand their queries to the video part in training, each of them
-            supervised. Inference uses the last one only.
-        use_similarity_head (`bool`, defaults to `True`):
-            Whether the two embeddings of the similarity loss exist. They have no influence on the predictions.
-        similarity_weight (`float`, defaults to 0.5):
-            Weight of the similarity loss.
-        use_video_auxiliary_loss (`bool`, defaults to `True`):
-            Whether every layer of the object decoder is supervised, or only the last.
-        video_no_object_weight (`float`, defaults to 0.1):
-            Weight of the no-object class in the video queries' cross-entropy.
-        freeze_detector (`bool`, defaults to `False`):
-            Whether only the video part asks for gradients.
-        detector_chunk_size (`int`, defaults to 18):
-            Frames that go through the detector at once outside training. Bounds memory; does not change results.
-        evaluation_top_k (`int`, defaults to 10):
-            Number of predictions that a video is scored with.
+    backbone_config (`PreTrainedConfig` or `dict`, *optional*):
+        Any backbone that `AutoBackbone` builds and that returns four feature maps of strides 4, 8, 16 and 32.
+        Defaults to timm's ResNet-50 with frozen batch norm.
+    feature_size (`int`, *optional*, defaults to 256):
+        Channels of the pixel decoder's maps.
+    mask_feature_size (`int`, *optional*, defaults to 256):
+        Channels of the mask features and mask embeddings.
+    encoder_feedforward_dim (`int`, *optional*, defaults to 1024):
+        Width of the pixel decoder's feed-forward networks.
+    dim_feedforward (`int`, *optional*, defaults to 2048):
+        Width of the masked decoder's feed-forward networks.
+    pre_norm (`bool`, *optional*, defaults to `False`):
+        Must be `False`: VITA is post-norm throughout.
+    enforce_input_projection (`bool`, *optional*, defaults to `False`):
+        Whether the masked decoder projects its inputs even if `feature_size` equals `hidden_dim`.
+    common_stride (`int`, *optional*, defaults to 4):
+        Stride of the mask features; must be 4.
+    ignore_value (`int`, *optional*, defaults to 255):
+        Not used; Mask2Former's checkpoints have it.
+    num_queries (`int`, *optional*, defaults to 100):
+        Number of queries of the masked decoder: the most objects that a frame can have.
+    train_num_points (`int`, *optional*, defaults to 12544):
+        Number of points at which a mask is compared with its target.
+    oversample_ratio (`float`, *optional*, defaults to 3.0):
+        Number of candidates drawn for each point of the mask losses.
+    importance_sample_ratio (`float`, *optional*, defaults to 0.75):
+        Share of the mask losses' points that are the least certain candidates.
+    feature_strides (`list[int]`, *optional*, defaults to `[4, 8, 16, 32]`):
+        Strides of the backbone's maps; no other values are allowed.
+    output_auxiliary_logits (`bool`, *optional*):
+        Whether to return the detector's own predictions.
+    num_video_queries (`int`, *optional*, defaults to 100):
+        Number of queries of the object decoder: the most tracks that a video can have.
+    object_encoder_layers (`int`, *optional*, defaults to 6):
+        Layers of the object encoder, which lets the frame queries of neighbouring frames exchange information.
+    object_encoder_window_size (`int`, *optional*, defaults to 6):
+        Frames in one attention window of the object encoder; 0 lets all frames attend to each other.
+    object_decoder_layers (`int`, *optional*, defaults to 3):
+        Layers of the object decoder, which gathers the frame queries of the whole video into the video queries.
+    video_num_attention_heads (`int`, *optional*, defaults to 8):
+        Attention heads of the object encoder and decoder.
+    video_dim_feedforward (`int`, *optional*, defaults to 2048):
+        Width of the feed-forward networks of the object encoder and decoder.
+    num_last_layers (`int`, *optional*, defaults to 3):
+        How many of the last frame-decoder layers hand their queries to the video part in training, each of them
+        supervised. Inference uses the last one only.
+    use_similarity_head (`bool`, *optional*, defaults to `True`):
+        Whether the two embeddings of the similarity loss exist. They have no influence on the predictions.
+    similarity_weight (`float`, *optional*, defaults to 0.5):
+        Weight of the similarity loss.
+    use_video_auxiliary_loss (`bool`, *optional*, defaults to `True`):
+        Whether every layer of the object decoder is supervised, or only the last.
+    video_no_object_weight (`float`, *optional*, defaults to 0.1):
+        Weight of the no-object class in the video queries' cross-entropy.
+    freeze_detector (`bool`, *optional*, defaults to `False`):
+        Whether to train the video part only.
+    detector_chunk_size (`int`, *optional*, defaults to 18):
+        Frames that go through the detector at once outside training. Bounds memory; does not change results.
+    evaluation_top_k (`int`, *optional*, defaults to 10):
+        Number of predictions that a video is scored with.
 
     Example:
     ```python
-    >>> from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation
+    >>> from vita_hf import VitaConfig
 
-    >>> config = VitaConfig(num_labels=40)
-    >>> model = VitaForVideoInstanceSegmentation(config)
+    >>> config = VitaConfig(num_labels=40, num_video_queries=50)
+    >>> config.backbone_config.backbone
+    'resnet50'
+    >>> config.object_encoder_window_size
+    6
+
     ```
     """
 
@@ -75,7 +122,7 @@ class VitaConfig(Mask2FormerConfig):
     evaluation_top_k: int = 10
 
     def __post_init__(self, **kwargs):
-        kwargs.pop("model_type", None)  # a Mask2Former's config.json, read as this class, is a VITA's from here on
+        kwargs.pop("model_type", None)  # a Mask2Former's config.json makes a VITA configuration
         if self.backbone_config is None:
             self.backbone_config = TimmBackboneConfig(
                 backbone="resnet50", out_indices=[1, 2, 3, 4], freeze_batch_norm_2d=True
@@ -84,14 +131,14 @@ class VitaConfig(Mask2FormerConfig):
             model_type = self.backbone_config.get("model_type")
             if model_type not in CONFIG_MAPPING:
                 raise ValueError(
-                    f"backbone_config: model_type {model_type!r} is not one that transformers knows; "
-                    "expected for example 'timm_backbone' or 'swin'"
+                    f"backbone_config: transformers does not know the model_type {model_type!r}; expected for example "
+                    "'timm_backbone' or 'swin'"
                 )
         super().__post_init__(**kwargs)
 
     def validate_architecture(self):
-        """Check what the types cannot: sizes that must divide, ranges, and counts that depend on one another."""
-        # Mask2FormerConfig's own check only warns that the backbone is not Swin; every backbone is welcome here.
+        """Check ranges, divisors and fields that depend on one another; `@strict` checks the types."""
+        # Mask2FormerConfig's own check only warns about backbones other than Swin, which are welcome here.
         PreTrainedConfig.validate_architecture(self)
 
         def require(condition: bool, field: str, expected: str):

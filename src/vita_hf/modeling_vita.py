@@ -1,263 +1,51 @@
+# Copyright 2026 the vita-hf authors. All rights reserved.
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
 """VITA: Video Instance Segmentation via Object Token Association (Heo et al., NeurIPS 2022, arXiv 2206.04403).
 
-A Mask2Former detector turns every frame into a few dozen object tokens ("frame queries"); an object encoder lets the
-tokens of neighbouring frames exchange information, an object decoder gathers them into video queries, and each video
+A Mask2Former detector turns every frame into a few dozen object tokens ("frame queries"). An object encoder lets the
+tokens of neighbouring frames exchange information, and an object decoder gathers them into video queries. Each video
 query is one track: a class and, with the frames' mask features, a mask in every frame.
-
-The detector's parameters carry transformers' Mask2Former names, so that any Mask2Former checkpoint loads into it.
 """
-
-import math
-import re
 
 import torch
 from torch import Tensor, nn
-from transformers import TimmBackbone
-from transformers import initialization as init
-from transformers.models.mask2former.modeling_mask2former import (
-    Mask2FormerMLPPredictionHead,
-    Mask2FormerPredictionBlock,
-    Mask2FormerPreTrainedModel,
-)
+from transformers.models.mask2former.modeling_mask2former import Mask2FormerMLPPredictionHead
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, auto_docstring
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_vita import VitaConfig
 from .loss_vita import SetPredictions, VitaLoss
-from .modeling_detector import (
-    VitaMaskedCrossAttention,
-    VitaPixelDecoder,
-    VitaPixelDecoderLayer,
-    VitaPixelLevelModule,
-    VitaTransformerModule,
-)
-from .modeling_layers import VitaAttention, VitaDecoderLayer, VitaLayer
+from .modeling_associator import VitaObjectDecoder, VitaObjectEncoder
+from .modeling_detector import VitaPixelLevelModule, VitaPreTrainedModel, VitaTransformerModule
 from .modeling_outputs import (
     VitaAssociatorOutput,
     VitaDetectorOutput,
     VitaForVideoInstanceSegmentationOutput,
     VitaModelOutput,
+    recorded_outputs,
 )
 
-# Windows that an object-encoder layer takes at once. Bounds the memory of long videos and does not change results.
-_WINDOW_CHUNK = 16
 
-
-class VitaObjectEncoderLayer(VitaLayer):
-    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """`(N, S, C)` → `(N, S, C)`; `attention_mask` as in [`VitaAttention`]."""
-        return self.feed_forward(self.attend_to_self(hidden_states, attention_mask=attention_mask)[0])
-
-
-class VitaObjectEncoder(nn.Module):
-    """Self-attention among the frame queries of neighbouring frames, in windows over time.
-
-    Odd layers shift the windows by half their length, outside training (as the reference has it). The reference rolls
-    time and masks with −1000 what wraps around; here the shifted windows simply start before the first frame, which
-    gives every real frame the same neighbours, for each video of a batch whatever its length.
-    """
-
-    def __init__(self, config: VitaConfig):
-        super().__init__()
-        self.window_size = config.object_encoder_window_size
-        self.input_projection = nn.Linear(config.hidden_dim, config.hidden_dim)
-        self.layers = nn.ModuleList(
-            VitaObjectEncoderLayer(config, config.video_num_attention_heads, config.video_dim_feedforward)
-            for _ in range(config.object_encoder_layers)
-        )
-
-    def forward(
-        self, frame_queries: Tensor, frame_mask: Tensor | None, output_hidden_states: bool = False
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """
-        Args:
-            frame_queries: `(N, T, fQ, C)`.
-            frame_mask: `(N, T)` boolean, False for frames that only pad; `None` if there are none.
-
-        Returns:
-            The encoded frame queries, and the states before and after each layer if asked for (else empty).
-        """
-        hidden_states = self.input_projection(frame_queries)
-        all_hidden = (hidden_states,) if output_hidden_states else ()
-        for index, layer in enumerate(self.layers):
-            if self.window_size == 0:
-                hidden_states = self.attend_everywhere(layer, hidden_states, frame_mask)
-            else:
-                shift = (self.window_size + 1) // 2 if index % 2 and not self.training else 0
-                hidden_states = self.attend_in_windows(layer, hidden_states, frame_mask, shift)
-            if output_hidden_states:
-                all_hidden += (hidden_states,)
-        return hidden_states, all_hidden
-
-    def attend_everywhere(self, layer: nn.Module, hidden_states: Tensor, frame_mask: Tensor | None) -> Tensor:
-        queries = hidden_states.shape[2]
-        mask = None if frame_mask is None else frame_mask.repeat_interleave(queries, 1)[:, None, None]
-        return layer(hidden_states.flatten(1, 2), mask).unflatten(1, (-1, queries))
-
-    def attend_in_windows(
-        self, layer: nn.Module, hidden_states: Tensor, frame_mask: Tensor | None, shift: int
-    ) -> Tensor:
-        batch, frames, queries, channels = hidden_states.shape
-        window = min(self.window_size, frames + shift)  # a single window need not be padded
-        after = -(frames + shift) % window
-        mask = None
-        if shift or after or frame_mask is not None:
-            if frame_mask is None:
-                frame_mask = hidden_states.new_ones((batch, frames), dtype=torch.bool)
-            frame_mask = nn.functional.pad(frame_mask, (shift, after))
-            hidden_states = nn.functional.pad(hidden_states, (0, 0, 0, 0, shift, after))
-            mask = frame_mask.reshape(-1, window)
-            # A window of nothing but padding attends to itself: finite, and cut off below.
-            mask = (mask | ~mask.any(-1, keepdim=True)).repeat_interleave(queries, 1)[:, None, None]
-        windows = hidden_states.reshape(-1, window * queries, channels)
-        if windows.shape[0] <= _WINDOW_CHUNK:
-            windows = layer(windows, mask)
-        else:
-            masks = [None] * len(windows) if mask is None else mask.split(_WINDOW_CHUNK)
-            windows = torch.cat([layer(w, m) for w, m in zip(windows.split(_WINDOW_CHUNK), masks)])
-        return windows.view(batch, -1, queries, channels)[:, shift : shift + frames]
-
-
-class VitaObjectDecoder(nn.Module):
-    """Video queries gather the encoded frame queries of the whole video. There is no temporal position anywhere: keys
-    get a learnable position per frame-query index, the same in every frame.
-    """
-
-    def __init__(self, config: VitaConfig):
-        super().__init__()
-        self.queries_features = nn.Embedding(config.num_video_queries, config.hidden_dim)
-        self.queries_embedder = nn.Embedding(config.num_video_queries, config.hidden_dim)
-        self.frame_queries_embedder = nn.Embedding(config.num_queries, config.hidden_dim)
-        self.layers = nn.ModuleList(
-            VitaDecoderLayer(config, config.video_num_attention_heads, config.video_dim_feedforward)
-            for _ in range(config.object_decoder_layers)
-        )
-        self.layernorm = nn.LayerNorm(config.hidden_dim)
-
-    def forward(
-        self,
-        encoded_frame_queries: Tensor,
-        frame_mask: Tensor | None,
-        output_all_predictions: bool,
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor | None, ...], tuple[Tensor | None, ...]]:
-        """
-        Args:
-            encoded_frame_queries: `(N, T, fQ, C)`.
-            frame_mask: as in [`VitaObjectEncoder`].
-
-        Returns:
-            Normalised states `(N, vQ, C)` of the last layer or of all, states around each layer, self-attention
-            weights, cross-attention weights.
-        """
-        frame_queries = encoded_frame_queries.shape[2]
-        keys = (encoded_frame_queries + self.frame_queries_embedder.weight).flatten(1, 2)
-        values = encoded_frame_queries.flatten(1, 2)
-        mask = None if frame_mask is None else frame_mask.repeat_interleave(frame_queries, 1)[:, None, None]
-        hidden_states = self.queries_features.weight[None].expand(len(values), -1, -1)
-        all_hidden, self_weights, cross_weights = (hidden_states,), (), ()
-        for layer in self.layers:
-            hidden_states, of_self, across = layer(
-                hidden_states, keys, values, self.queries_embedder.weight[None], mask
-            )
-            all_hidden += (hidden_states,)
-            self_weights += (of_self,)
-            cross_weights += (across,)
-        predicting = all_hidden[1:] if output_all_predictions else all_hidden[-1:]
-        return tuple(self.layernorm(states) for states in predicting), all_hidden, self_weights, cross_weights
-
-
-class VitaPreTrainedModel(Mask2FormerPreTrainedModel):
-    config: VitaConfig
-    config_class = VitaConfig
-    base_model_prefix = "model"
-    main_input_name = "pixel_values_videos"
-    input_modalities = ("video",)
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _no_split_modules = [
-        "VitaPixelDecoderLayer",
-        "VitaMaskedDecoderLayer",
-        "VitaObjectEncoderLayer",
-        "VitaDecoderLayer",
-    ]
-    # The class weights of the cross-entropy, a buffer in Mask2Former checkpoints, come from the config.
-    _keys_to_ignore_on_load_unexpected = [r"criterion\.empty_weight"]
-
-    @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        loaded = super().from_pretrained(*args, **kwargs)
-        # Loading replaces parameters, and what they were told about gradients.
-        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_parameters()
-        return loaded
-
-    def get_input_embeddings(self) -> None:
-        """None: frames are no tokens that an embedding looks up. Accelerate's FSDP asks."""
-        return None
-
-    def post_init(self):
-        super().post_init()
-        self.freeze_parameters()
-
-    def freeze_parameters(self) -> None:
-        """Ask no gradient for what the forward never uses (DDP would wait for it), nor for a frozen detector."""
-        # transformers' backbones wrap whole models, whose last norm the feature maps never pass.
-        frozen = r"(model\.)?pixel_level_module\.encoder\.\w+\.(layernorm|pooler)\."
-        if self.config.freeze_detector:
-            frozen += r"|(model\.)?(pixel_level_module|transformer_module)\.|class_predictor\."
-        for name, parameter in self.named_parameters():
-            if re.match(frozen, name):
-                parameter.requires_grad_(False)
-
-    def _initialize_weights(self, module: nn.Module, is_custom_code: bool = False):
-        # For code outside transformers it skips modules without parameters of their own, which half the rules below
-        # are about. It does so for code that may overwrite loaded weights; `transformers.initialization` never does.
-        super()._initialize_weights(module)
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module):
-        """Initialise like the reference: detectron2's, Deformable DETR's and PyTorch's own defaults, by module."""
-        if isinstance(module, VitaAttention):
-            if isinstance(module, VitaMaskedCrossAttention):
-                init.xavier_uniform_(module.in_proj_weight)
-                init.zeros_(module.in_proj_bias)
-            else:
-                for projection in (module.q_proj, module.k_proj, module.v_proj):
-                    # nn.MultiheadAttention draws the three as one (3C, C) matrix: a gain of √½ for each.
-                    init.xavier_uniform_(projection.weight, gain=2**-0.5)
-                    init.zeros_(projection.bias)
-            init.xavier_uniform_(module.out_proj.weight)
-            init.zeros_(module.out_proj.bias)
-        elif isinstance(module, (VitaLayer, VitaPixelDecoderLayer)):
-            init.xavier_uniform_(module.fc1.weight)
-            init.xavier_uniform_(module.fc2.weight)
-        elif isinstance(module, VitaPixelDecoder):
-            init.normal_(module.level_embed)
-            for projection in module.input_projections:
-                init.xavier_uniform_(projection[0].weight)
-        elif isinstance(module, VitaPixelLevelModule):
-            if isinstance(module.encoder, TimmBackbone):
-                init_like_timm(module.encoder)
-        elif isinstance(module, nn.Linear):
-            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
-            bound = module.in_features**-0.5
-            init.uniform_(module.bias, -bound, bound)
-        elif isinstance(module, nn.Conv2d):
-            init.kaiming_uniform_(module.weight, a=1)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight)
-        elif isinstance(module, Mask2FormerPredictionBlock):
-            pass  # its nn.Linear above
-        else:
-            super()._init_weights(module)
-
-
-class VitaModel(VitaPreTrainedModel):
-    """The detector and the video part, without heads.
+@auto_docstring(
+    custom_intro="""
+    The detector and the video part of VITA, without heads.
 
     `detect` and `associate` are the two halves of `forward`, for code that streams a long video through the first.
     """
-
+)
+class VitaModel(VitaPreTrainedModel):
     def __init__(self, config: VitaConfig):
         super().__init__(config)
         self.pixel_level_module = VitaPixelLevelModule(config)
@@ -268,116 +56,101 @@ class VitaModel(VitaPreTrainedModel):
         self.post_init()
 
     def detect(
-        self,
-        pixel_values: Tensor,
-        output_all_predictions: bool = False,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        self, pixel_values: Tensor, output_all_predictions: bool = False, **kwargs: Unpack[TransformersKwargs]
     ) -> VitaDetectorOutput:
         """Run the detector on frames, each on its own.
 
         Args:
             pixel_values: `(N, 3, H, W)`, normalised and padded to multiples of 32.
-            output_all_predictions: whether `frame_states` holds every prediction of the masked decoder.
-
-        Returns:
-            [`VitaDetectorOutput`].
+            output_all_predictions: whether to return the states of every prediction of the masked decoder.
         """
         features, pixels, mask_features, maps = self.pixel_level_module(pixel_values)
-        states, hidden_states, attentions = self.transformer_module(
-            maps,
-            mask_features,
-            output_all_predictions=output_all_predictions,
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-        )
+        decoded = self.transformer_module(maps, mask_features, **kwargs)
+        output_hidden_states = kwargs.get("output_hidden_states", self.config.output_hidden_states)
         return VitaDetectorOutput(
-            frame_states=states,
+            frame_states=decoded.query_states if output_all_predictions else decoded.query_states[-1:],
             video_mask_features=self.video_mask_projection(pixels),
             mask_features=mask_features,
             encoder_hidden_states=tuple(features) if output_hidden_states else None,
             pixel_decoder_hidden_states=tuple(maps) if output_hidden_states else None,
-            transformer_decoder_hidden_states=hidden_states,
-            transformer_decoder_attentions=attentions,
+            transformer_decoder_hidden_states=decoded.hidden_states,
+            transformer_decoder_attentions=decoded.attentions,
         )
 
     def associate(
-        self,
-        frame_queries: Tensor,
-        frame_mask: Tensor | None = None,
-        output_all_predictions: bool = False,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
+        self, frame_queries: Tensor, frame_mask: Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> VitaAssociatorOutput:
         """Run the video part on the frame queries of whole videos.
 
         Args:
-            frame_queries: `(L, B, T, fQ, C)`; `L` frame-decoder layers, each treated as videos of its own.
+            frame_queries: `(L, B, T, fQ, C)`; each of the `L` frame-decoder layers is treated as videos of its own.
             frame_mask: `(B, T)` boolean, False for frames that only pad shorter videos.
-            output_all_predictions: whether `video_states` holds every object-decoder layer.
-
-        Returns:
-            [`VitaAssociatorOutput`].
         """
         layers, batch = frame_queries.shape[:2]
         if frame_mask is not None:
             frame_mask = frame_mask.bool().repeat(layers, 1)
-
-        encoded, encoder_hidden = self.object_encoder(frame_queries.flatten(0, 1), frame_mask, output_hidden_states)
-        states, hidden_states, attentions, cross_attentions = self.object_decoder(
-            encoded, frame_mask, output_all_predictions
-        )
+        encoded = self.object_encoder(frame_queries.flatten(0, 1), frame_mask, return_dict=True, **kwargs)
+        decoded = self.object_decoder(encoded.last_hidden_state, frame_mask, return_dict=True, **kwargs)
         return VitaAssociatorOutput(
-            video_states=tuple(tensor.unflatten(0, (layers, batch)) for tensor in states),
-            encoded_frame_queries=encoded.unflatten(0, (layers, batch)),
-            object_encoder_hidden_states=encoder_hidden if output_hidden_states else None,
-            hidden_states=hidden_states if output_hidden_states else None,
-            attentions=attentions if output_attentions else None,
-            cross_attentions=cross_attentions if output_attentions else None,
+            video_states=tuple(states.unflatten(0, (layers, batch)) for states in decoded.query_states),
+            encoded_frame_queries=encoded.last_hidden_state.unflatten(0, (layers, batch)),
+            object_encoder_hidden_states=encoded.hidden_states,
+            hidden_states=decoded.hidden_states,
+            attentions=decoded.attentions,
+            cross_attentions=decoded.cross_attentions,
         )
 
     @can_return_tuple
+    @auto_docstring
     def forward(
         self,
         pixel_values_videos: Tensor,
         frame_mask: Tensor | None = None,
         frame_sizes: Tensor | None = None,
         output_all_predictions: bool = False,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> VitaModelOutput:
-        """
-        Args:
-            pixel_values_videos: `(B, T, 3, H, W)`, normalised, padded to multiples of 32.
-            frame_mask: `(B, T)` boolean, False for frames that only pad shorter videos of the batch. They change
-                nothing in the other frames' results; what is returned for them has no meaning.
-            frame_sizes: ignored: the processor's output carries it for post-processing, and the network does not mask
-                padded pixels (as the reference).
-            output_all_predictions: whether `frame_states` and `video_states` hold every layer's predictions.
+        r"""
+        pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`):
+            Frames, normalised and padded to multiples of 32.
+        frame_mask (`torch.Tensor` of shape `(B, T)`, *optional*):
+            False for frames that only pad the shorter videos of the batch. They do not change the results of the other
+            frames, and what is returned for them has no meaning.
+        frame_sizes (`torch.Tensor` of shape `(B, 2)`, *optional*):
+            Ignored. The processor returns it for post-processing; like the reference, the network does not mask padded
+            pixels.
+        output_all_predictions (`bool`, *optional*, defaults to `False`):
+            Whether to return `frame_states` and `mask_features`, from which the detector's own predictions follow.
 
-        Returns:
-            [`VitaModelOutput`].
+        Example:
+        ```python
+        >>> import torch
+        >>> from vita_hf import VitaModel
+        >>> from vita_hf.inference.loading import SHIPPED_MODEL
+
+        >>> model = VitaModel.from_pretrained(SHIPPED_MODEL).eval()
+        >>> with torch.no_grad():
+        ...     outputs = model(torch.randn(1, 4, 3, 96, 128))
+        >>> tuple(outputs.last_hidden_state.shape)  # videos, video queries, channels
+        (1, 16, 96)
+
+        ```
         """
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
-        if output_attentions is None:
-            output_attentions = self.config.output_attentions
         check_video_shape(pixel_values_videos, frame_mask)
         batch, frames = pixel_values_videos.shape[:2]
         layers = self.config.num_last_layers if self.training else 1
-        options = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         pixel_values = pixel_values_videos.flatten(0, 1)
-        # The detector's last predictions are all it hands on in training, so all of them are kept there.
+        chunk_size = len(pixel_values) if self.training else self.config.detector_chunk_size
+        # The video part is trained on the detector's last predictions, so all of them are kept there.
         chunks = [
-            self.detect(chunk, output_all_predictions or layers > 1, **options)
-            for chunk in ([pixel_values] if self.training else pixel_values.split(self.config.detector_chunk_size))
+            self.detect(chunk, output_all_predictions or layers > 1, **kwargs)
+            for chunk in pixel_values.split(chunk_size)
         ]
         detected = chunks[0] if len(chunks) == 1 else concatenate_outputs(chunks)
         frame_queries = torch.stack(
             [states.unflatten(0, (batch, frames)) for states in detected.frame_states[-layers:]]
         )
-        video = self.associate(frame_queries, frame_mask, output_all_predictions, **options)
+        video = self.associate(frame_queries, frame_mask, **kwargs)
         return VitaModelOutput(
             last_hidden_state=video.video_states[-1][-1],
             video_mask_features=detected.video_mask_features.unflatten(0, (batch, frames)),
@@ -386,20 +159,12 @@ class VitaModel(VitaPreTrainedModel):
             video_states=video.video_states,
             frame_states=detected.frame_states if output_all_predictions else None,
             mask_features=detected.mask_features if output_all_predictions else None,
-            encoder_hidden_states=detected.encoder_hidden_states,
-            pixel_decoder_hidden_states=detected.pixel_decoder_hidden_states,
-            transformer_decoder_hidden_states=detected.transformer_decoder_hidden_states,
-            transformer_decoder_attentions=detected.transformer_decoder_attentions,
-            object_encoder_hidden_states=video.object_encoder_hidden_states,
-            hidden_states=video.hidden_states,
-            attentions=video.attentions,
-            cross_attentions=video.cross_attentions,
+            **recorded_outputs(detected, video),
         )
 
 
+@auto_docstring(custom_intro="VITA with its class, mask and similarity heads, and its losses.")
 class VitaForVideoInstanceSegmentation(VitaPreTrainedModel):
-    """VITA with its class, mask and similarity heads, and its losses."""
-
     def __init__(self, config: VitaConfig):
         super().__init__(config)
         self.model = VitaModel(config)
@@ -408,44 +173,64 @@ class VitaForVideoInstanceSegmentation(VitaPreTrainedModel):
         self.video_mask_embedder = Mask2FormerMLPPredictionHead(
             config.hidden_dim, config.hidden_dim, config.mask_feature_size
         )
+        # CODEPATH: all released checkpoints have similarity heads; the paper's ablation trains without.
         if config.use_similarity_head:
             self.frame_similarity_embedder = nn.Linear(config.hidden_dim, config.hidden_dim)
             self.video_similarity_embedder = nn.Linear(config.hidden_dim, config.hidden_dim)
         self.post_init()
 
     @can_return_tuple
+    @auto_docstring
     def forward(
         self,
         pixel_values_videos: Tensor,
         frame_mask: Tensor | None = None,
         mask_labels: list[Tensor] | None = None,
         class_labels: list[Tensor] | None = None,
-        frame_sizes: Tensor | None = None,
         instance_presence: list[Tensor] | None = None,
+        frame_sizes: Tensor | None = None,
         loss_normalizers: dict[str, Tensor] | None = None,
         output_auxiliary_logits: bool | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> VitaForVideoInstanceSegmentationOutput:
-        """
-        Args:
-            pixel_values_videos: `(B, T, 3, H, W)`, normalised, padded to multiples of 32.
-            frame_mask: `(B, T)` boolean, False for frames that only pad shorter videos of the batch. They change
-                nothing in the other frames' results; what is returned for them has no meaning.
-            mask_labels: for each video `(N, T, H, W)`, non-zero inside the instance; an instance is absent from a
-                frame where its mask is empty, and ignored if it is absent from all.
-            class_labels: for each video `(N,)` int64 in `[0, K)`.
-            frame_sizes: ignored, see [`VitaModel`].
-            loss_normalizers: divisors of the losses, from [`loss_vita.reduce_loss_normalizers`]: for gradient
-                accumulation, where they are to cover all micro-batches. By default this batch's, summed over processes.
-            output_auxiliary_logits: whether to return the detector's own predictions, see the output.
+        r"""
+        pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`):
+            Frames, normalised and padded to multiples of 32.
+        frame_mask (`torch.Tensor` of shape `(B, T)`, *optional*):
+            See [`VitaModel`].
+        mask_labels (`list[torch.Tensor]`, *optional*):
+            For each video `(N, T, H, W)`, non-zero inside the instance. An instance is absent from frames where its
+            mask is empty, and ignored if it is absent from all.
+        class_labels (`list[torch.Tensor]`, *optional*):
+            For each video `(N,)` int64 in `[0, K)`.
+        instance_presence (`list[torch.Tensor]`, *optional*):
+            For each video `(N, T)` bool on the CPU, True where the mask is not empty. By default it is found in the
+            masks, for which the CPU waits for the device.
+        frame_sizes (`torch.Tensor` of shape `(B, 2)`, *optional*):
+            See [`VitaModel`].
+        loss_normalizers (`dict[str, torch.Tensor]`, *optional*):
+            Divisors of the losses, from [`loss_vita.reduce_loss_normalizers`]: for gradient accumulation, where they
+            have to cover all micro-batches. By default those of this batch, summed over processes.
+        output_auxiliary_logits (`bool`, *optional*):
+            Whether to return the detector's own predictions as `auxiliary_logits`.
 
-        Returns:
-            [`VitaForVideoInstanceSegmentationOutput`].
+        Example:
+        ```python
+        >>> import torch
+        >>> from vita_hf import VitaForVideoInstanceSegmentation, VitaVideoProcessor
+        >>> from vita_hf.data.synthetic import SyntheticVideo
+        >>> from vita_hf.inference.loading import SHIPPED_MODEL
 
-        Raises:
-            ValueError: shapes, labels or a frame mask that do not fit; each message says what was expected.
+        >>> model = VitaForVideoInstanceSegmentation.from_pretrained(SHIPPED_MODEL).eval()
+        >>> processor = VitaVideoProcessor.from_pretrained(SHIPPED_MODEL)
+        >>> frames = [frame for frame, _ in SyntheticVideo(seed=1, index=0, length=4)]
+        >>> inputs = processor(frames, return_tensors="pt")
+        >>> with torch.no_grad():
+        ...     outputs = model(**inputs)
+        >>> tuple(outputs.masks_queries_logits.shape)  # videos, video queries, frames, height / 4, width / 4
+        (1, 16, 4, 24, 32)
+
+        ```
         """
         check_video_shape(pixel_values_videos, frame_mask)
         if (mask_labels is None) != (class_labels is None):
@@ -453,104 +238,81 @@ class VitaForVideoInstanceSegmentation(VitaPreTrainedModel):
         if output_auxiliary_logits is None:
             output_auxiliary_logits = self.config.output_auxiliary_logits
         criterion = None
-        if mask_labels is not None:
-            # Checked before the network runs.
-            criterion = VitaLoss(
-                self.config, mask_labels, class_labels, pixel_values_videos, frame_mask, instance_presence
-            )
-
-        outputs = self.model(
-            pixel_values_videos,
-            frame_mask,
-            output_all_predictions=criterion is not None or bool(output_auxiliary_logits),
-            output_hidden_states=output_hidden_states,
-            output_attentions=output_attentions,
-            return_dict=True,
-        )
-        features = outputs.video_mask_features
+        if mask_labels is not None:  # check the labels before the network runs
+            labels = mask_labels, class_labels, pixel_values_videos, frame_mask, instance_presence
+            criterion = VitaLoss(self.config, *labels)
+        with_frame_predictions = criterion is not None or bool(output_auxiliary_logits)
+        kwargs.update(output_all_predictions=with_frame_predictions, return_dict=True)
+        outputs = self.model(pixel_values_videos, frame_mask, **kwargs)
         class_logits = self.video_class_predictor(outputs.last_hidden_state)
         mask_embeddings = self.video_mask_embedder(outputs.last_hidden_state)
-
         loss, loss_dict, masks_logits, auxiliary_logits = None, None, None, None
-        if not (self.training and criterion is not None):
+        if criterion is None or not self.training:
+            features = outputs.video_mask_features
             masks_logits = (mask_embeddings[:, None] @ features.flatten(3)).transpose(1, 2)
             masks_logits = masks_logits.unflatten(-1, features.shape[-2:])
-        if criterion is not None or output_auxiliary_logits:
-            frame_class_logits = [self.class_predictor(states) for states in outputs.frame_states]
-            mask_embedder = self.model.transformer_module.decoder.mask_predictor.mask_embedder
-            frame_mask_embeddings = [mask_embedder(states) for states in outputs.frame_states]
+        if with_frame_predictions:
+            frame_predictions = self.predict_frames(outputs)
         if criterion is not None:
-            with_similarity = self.config.use_similarity_head
-            loss_dict = criterion(
-                SetPredictions(
-                    class_logits=frame_class_logits,
-                    mask_embeddings=frame_mask_embeddings,
-                    mask_features=outputs.mask_features[:, None],
-                    similarity_embeddings=self.frame_similarity_embedder(outputs.encoded_frame_queries)
-                    if with_similarity
-                    else None,
-                ),
-                SetPredictions(
-                    class_logits=[self.video_class_predictor(states).flatten(0, 1) for states in outputs.video_states],
-                    mask_embeddings=[self.video_mask_embedder(states).flatten(0, 1) for states in outputs.video_states],
-                    mask_features=features,
-                    similarity_embeddings=self.video_similarity_embedder(outputs.video_states[-1])
-                    if with_similarity
-                    else None,
-                ),
-                loss_normalizers,
-            )
+            loss_dict = criterion(frame_predictions, self.predict_videos(outputs), loss_normalizers)
             loss = sum(loss_dict.values())
         if output_auxiliary_logits:
-            frame_shape = pixel_values_videos.shape[:2]
-            maps = outputs.mask_features
-            auxiliary_logits = [
-                {
-                    "class_queries_logits": logits.unflatten(0, frame_shape),
-                    "masks_queries_logits": (embeddings @ maps.flatten(2))
-                    .unflatten(-1, maps.shape[-2:])
-                    .unflatten(0, frame_shape),
-                }
-                for logits, embeddings in zip(frame_class_logits, frame_mask_embeddings)
-            ]
+            auxiliary_logits = list_frame_logits(frame_predictions, pixel_values_videos.shape[:2])
         return VitaForVideoInstanceSegmentationOutput(
             loss=loss,
             loss_dict=loss_dict,
             class_queries_logits=class_logits,
             masks_queries_logits=masks_logits,
             mask_embeddings=mask_embeddings,
-            video_mask_features=features,
+            video_mask_features=outputs.video_mask_features,
             frame_queries=outputs.frame_queries,
             auxiliary_logits=auxiliary_logits,
-            encoder_hidden_states=outputs.encoder_hidden_states,
-            pixel_decoder_hidden_states=outputs.pixel_decoder_hidden_states,
-            transformer_decoder_hidden_states=outputs.transformer_decoder_hidden_states,
-            transformer_decoder_attentions=outputs.transformer_decoder_attentions,
-            object_encoder_hidden_states=outputs.object_encoder_hidden_states,
-            hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
-            cross_attentions=outputs.cross_attentions,
+            **recorded_outputs(outputs),
+        )
+
+    def predict_frames(self, outputs: VitaModelOutput) -> SetPredictions:
+        """Apply the detector's heads to the frame queries of every prediction."""
+        mask_embedder = self.model.transformer_module.decoder.mask_predictor.mask_embedder
+        similarity = None
+        # CODEPATH: see `__init__`.
+        if self.config.use_similarity_head:
+            similarity = self.frame_similarity_embedder(outputs.encoded_frame_queries)
+        return SetPredictions(
+            class_logits=[self.class_predictor(states) for states in outputs.frame_states],
+            mask_embeddings=[mask_embedder(states) for states in outputs.frame_states],
+            mask_features=outputs.mask_features[:, None],
+            similarity_embeddings=similarity,
+        )
+
+    def predict_videos(self, outputs: VitaModelOutput) -> SetPredictions:
+        """Apply the heads of the video part to the video queries of each object-decoder layer."""
+        similarity = None
+        # CODEPATH: see `__init__`.
+        if self.config.use_similarity_head:
+            similarity = self.video_similarity_embedder(outputs.video_states[-1])
+        layers = [states.flatten(0, 1) for states in outputs.video_states]
+        return SetPredictions(
+            class_logits=[self.video_class_predictor(states) for states in layers],
+            mask_embeddings=[self.video_mask_embedder(states) for states in layers],
+            mask_features=outputs.video_mask_features,
+            similarity_embeddings=similarity,
         )
 
 
-@torch.no_grad()
-def init_like_timm(backbone: TimmBackbone) -> None:
-    """Fill the weights that a checkpoint lacked: transformers leaves a timm model's to timm, which draws them only when
-    it builds the model.
-    """
-    missing = {
-        name: tensor
-        for name, tensor in backbone.state_dict(keep_vars=True).items()
-        if not getattr(tensor, "_is_hf_initialized", False) and tensor.device.type != "meta"
-    }
-    if missing:
-        fresh = type(backbone)(backbone.config).state_dict()
-        for name, tensor in missing.items():
-            init.copy_(tensor, fresh[name])
+def list_frame_logits(predictions: SetPredictions, shape: tuple[int, int]) -> list[dict[str, Tensor]]:
+    """Class and mask logits of the detector's predictions, with `B·T` frames unflattened to `shape`."""
+    features, size = predictions.mask_features[:, 0].flatten(2), predictions.mask_features.shape[-2:]
+    return [
+        {
+            "class_queries_logits": class_logits.unflatten(0, shape),
+            "masks_queries_logits": (embeddings @ features).unflatten(-1, size).unflatten(0, shape),
+        }
+        for class_logits, embeddings in zip(predictions.class_logits, predictions.mask_embeddings)
+    ]
 
 
 def check_video_shape(pixel_values_videos: Tensor, frame_mask: Tensor | None) -> None:
-    """Raise a `ValueError` that says what was got and what was wanted."""
+    """Raise a `ValueError` if the shapes of the inputs do not fit the network."""
     shape = tuple(pixel_values_videos.shape)
     if len(shape) != 5 or shape[1] == 0:
         raise ValueError(f"pixel_values_videos: expected (B, T, 3, H, W) with at least one frame, got {shape}")
@@ -563,15 +325,15 @@ def check_video_shape(pixel_values_videos: Tensor, frame_mask: Tensor | None) ->
         raise ValueError(f"frame_mask: expected (B, T) = {shape[:2]}, got {tuple(frame_mask.shape)}")
 
 
-def concatenate_outputs(outputs: list[VitaDetectorOutput]) -> VitaDetectorOutput:
-    """Join the outputs of chunks of frames."""
+def concatenate_outputs(chunks: list[VitaDetectorOutput]) -> VitaDetectorOutput:
+    """Join the outputs of chunks of frames, tensor by tensor."""
 
     def join(values: tuple):
         if isinstance(values[0], Tensor):
             return torch.cat(values)
-        return None if values[0] is None else tuple(join(items) for items in zip(*values))
+        return None if values[0] is None else tuple(join(tensors) for tensors in zip(*values))
 
-    return VitaDetectorOutput(**{key: join(tuple(output[key] for output in outputs)) for key in outputs[0]})
+    return VitaDetectorOutput(**{key: join(tuple(chunk[key] for chunk in chunks)) for key in chunks[0]})
 
 
 __all__ = ["VitaForVideoInstanceSegmentation", "VitaModel", "VitaPreTrainedModel"]
