@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from ..data.annotations import load_json
 from ..evaluation.results import ResultStore, write_results, write_submission
 from ..evaluation.run import segment_split
 from ..evaluation.splits import check_split, read_split
 from ..files import write_atomically
 from ..inference.loading import describe_model, load_model
 from ..scoring import VisEvaluator
-from ..scoring.coco import score_images
+from ..scoring.coco import NUMBERS, score_images
 
 _DESCRIPTION = """Run a model over a split of YouTube-VIS, OVIS or COCO, and score it if the split has annotations.
 
@@ -32,8 +33,6 @@ _EXAMPLES = """examples:
 The official YouTube-VIS and OVIS validation and test sets have no public annotations: upload submission.zip to their
 evaluation servers, or score on a split of the training set.
 """
-
-_SUMMARY = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Segment this process's share of the split; the main process writes the results and prints the scores."""
     if args.results is not None:
-        of_images = "videos" not in json.loads(args.annotations.read_bytes())
+        of_images = "videos" not in load_json(args.annotations)
         print_scores(args.annotations, args.results, of_images, args.worst)
         return
     if None in (args.model, args.images, args.output):
@@ -117,7 +116,7 @@ def print_scores(annotations: Path, results: Path, of_images: bool, worst: int) 
         evaluator.add(results)
         scores, categories = evaluator.compute(), evaluator.category_table()
         videos = evaluator.video_table()[:worst]
-    print(markdown_table([{name: scores[name] for name in _SUMMARY}]))
+    print(markdown_table([{name: scores[name] for name in NUMBERS}]))
     for name in ("AP_slight", "AP_moderate", "AP_heavy"):
         if name in scores:
             print(f"{name} {scores[name]:.4f}")
