@@ -7,16 +7,14 @@ from pathlib import Path
 
 import datasets
 import huggingface_hub
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard
 
-from helpers.annotation_files import HEIGHT, WIDTH, make_ytvis, track, write
+from helpers.annotation_files import make_ytvis, write
 from vita_hf.cards.dataset import write_card
 from vita_hf.data import parquet
 from vita_hf.data.categories import CATEGORIES
-from vita_hf.data.clips.streamed import RowStream
 from vita_hf.data.parquet import read_parquet, write_parquet
 from vita_hf.data.readers import read_ytvis
 from vita_hf.data.schema import VIDEO_FEATURES
@@ -169,70 +167,6 @@ def test_reading_something_else(tmp_path):
     datasets.Dataset.from_list([row], features=VIDEO_FEATURES).to_parquet(path)
     with pytest.raises(ValueError, match=r"expected class names, a ClassLabel at instances\.label"):
         read_parquet(tmp_path)
-
-
-# -------------------------------------------------------------------------------------------------------- streaming
-@pytest.fixture
-def stream(content, tmp_path):
-    """20 rows, one in five without an object, in shards of two."""
-    name = content["videos"][0]["file_names"][0]
-    content["videos"] = [{"id": k, "height": HEIGHT, "width": WIDTH, "file_names": [name]} for k in range(1, 21)]
-    content["annotations"] = [track(k, k, 2, [[[1, 1, 9, 1, 9, 9]]]) for k in range(1, 21) if k % 5]
-    path = write(tmp_path / "train.json", content)
-    dataset = read_ytvis(path, tmp_path / "frames", cache_dir=tmp_path / "cache")
-    write_parquet(dataset, tmp_path / "out", shard_bytes=2 * os.path.getsize(tmp_path / "frames" / name))
-    return read_parquet(tmp_path / "out", streaming=True).rows
-
-
-def take(stream, count: int) -> list[int]:
-    return [next(stream)["video_id"] for _ in range(count)]
-
-
-EVERY = [k for k in range(1, 21) if k % 5]
-
-
-def materialised(stream, seed: int, epoch: int, buffer_size: int) -> list[int]:
-    """The order of an epoch, from all ids at once: shards of two, their order, then draws from a sliding buffer."""
-    random = np.random.default_rng((seed, epoch))
-    shards = [[row["video_id"] for row in stream.shard(10, index)] for index in range(10)]
-    ids = [key for shard in random.permutation(10) for key in shards[shard] if key % 5]
-    order, held = [], ids[:buffer_size]
-    for key in ids[buffer_size:]:
-        drawn = random.integers(buffer_size)
-        order.append(held[drawn])
-        held[drawn] = key
-    return order + [held[drawn] for drawn in random.permutation(len(held))]
-
-
-def test_stream_is_the_materialised_order_epoch_after_epoch(stream):
-    assert stream.num_shards == 10
-    expected = [materialised(stream, 5, epoch, 4) for epoch in range(3)]
-    assert all(sorted(order) == EVERY for order in expected)
-    assert len({tuple(order) for order in [*expected, EVERY]}) == 4
-    assert take(RowStream(stream, seed=5, buffer_size=4), 48) == [key for order in expected for key in order]
-    assert take(RowStream(stream, seed=5, epoch=2, buffer_size=4), 16) == expected[2]
-    assert take(RowStream(stream, seed=6, buffer_size=4), 16) == materialised(stream, 6, 0, 4) != expected[0]
-    everything = take(RowStream(stream, seed=5, buffer_size=100), 16)  # more than there are
-    assert everything == materialised(stream, 5, 0, 100) and sorted(everything) == EVERY
-
-
-@pytest.mark.parametrize("done", [1, 16, 40])
-def test_stream_goes_on_where_it_was(stream, done):
-    whole = take(RowStream(stream, seed=1, buffer_size=4), 48)
-    first = RowStream(stream, seed=1, buffer_size=4)
-    assert take(first, done) == whole[:done]
-    second = RowStream(stream, seed=1, epoch=first.epoch, position=first.position, buffer_size=4)
-    assert take(second, 48 - done) == whole[done:]
-    assert take(first, 48 - done) == whole[done:]  # two streams over one set don't disturb each other
-
-
-def test_streams_that_cannot_go_on(stream):
-    with pytest.raises(ValueError, match="position 17 of epoch 0: the stream has 16 rows with objects"):
-        RowStream(stream, seed=0, position=17)
-    with pytest.raises(ValueError, match="the stream has no row with an annotated object"):
-        next(RowStream(stream.filter(lambda row: row["video_id"] % 5 == 0), seed=0))
-    with pytest.raises(ValueError, match="buffer_size: expected at least 1, got 0"):
-        RowStream(stream, seed=0, buffer_size=0)
 
 
 # ------------------------------------------------------------------------------------------------------- the script

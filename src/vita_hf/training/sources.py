@@ -69,7 +69,7 @@ def read_sources(recipe: Recipe, options: TrainingOptions) -> list[Source]:
 
 def _without_empty(source: Source) -> Source:
     rows = source.data.rows
-    if not isinstance(rows, Dataset):  # `RowStream` leaves them out of a stream
+    if not isinstance(rows, Dataset):  # `stream_rows` leaves them out of a stream
         return source
     return replace(source, data=replace(source.data, rows=without_empty(rows)))
 

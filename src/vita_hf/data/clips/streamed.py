@@ -1,6 +1,7 @@
 """Training clips from a stream of rows, in an order that depends only on the seed."""
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from .schedule import StepBatchSampler
 from .settings import ClipSettings
 
 
-class RowStream(Iterator[dict[str, Any]]):
+def stream_rows(
+    rows: IterableDataset, seed: int, epoch: int = 0, position: int = 0, buffer_size: int = 100
+) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """
-    Endless stream of shuffled rows, epoch after epoch.
+    Shuffle a stream of rows, epoch after epoch, without end.
 
     The shards of an epoch come in random order, and each row is drawn at random from a buffer that the rows pass
     through. Rows without an object to learn from are left out. Iterate in the main process only: inside a worker,
@@ -24,58 +27,42 @@ class RowStream(Iterator[dict[str, Any]]):
     Args:
         rows: Rows with [`schema.VIDEO_FEATURES`], from `read_parquet(…, streaming=True)`.
         seed, epoch: Decide the order.
-        buffer_size: Number of rows in the buffer. It holds their encoded images, a few MB for a video.
         position: Number of rows of the first epoch to skip. They are read (not decoded): a stream has no index.
+        buffer_size: Number of rows in the buffer. It holds their encoded images, a few MB for a video.
 
-    Attributes:
-        epoch: Epoch of the next row.
-        position: Index of the next row in its epoch. A stream started at both continues with the same row.
+    Yields:
+        The epoch, the position after the row, and the row. A stream started at both continues with the next row.
 
     Raises:
-        ValueError: (at once) if the epoch has fewer rows than `position`; (while iterating) if no row has an object.
+        ValueError: if the first epoch has fewer rows than `position`, or if no row has an object.
     """
+    if buffer_size < 1:
+        raise ValueError(f"buffer_size: expected at least 1, got {buffer_size}")
+    while True:
+        count = 0
+        for count, row in enumerate(_shuffled(rows, np.random.default_rng((seed, epoch)), buffer_size), start=1):
+            if count > position:
+                yield epoch, count, row
+        if count < position:
+            raise ValueError(f"position {position} of epoch {epoch}: the stream has {count} rows with objects")
+        if count == 0:
+            raise ValueError("the stream has no row with an annotated object that is no crowd")
+        epoch, position = epoch + 1, 0
 
-    def __init__(self, rows: IterableDataset, seed: int, epoch: int = 0, buffer_size: int = 100, position: int = 0):
-        if buffer_size < 1:
-            raise ValueError(f"buffer_size: expected at least 1, got {buffer_size}")
-        self.epoch, self.position = epoch, 0
-        self._rows, self._seed, self._buffer_size = rows, seed, buffer_size
-        self._iterator = self._shuffled()
-        while self.position < position:
-            if next(self._iterator, None) is None:
-                count = f"the stream has {self.position} rows with objects"
-                raise ValueError(f"position {position} of epoch {epoch}: {count}")
-            self.position += 1
 
-    def _shard_by_shard(self, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-        shards = self._rows.num_shards
-        for shard in rng.permutation(shards).tolist():
-            yield from filter(has_objects, self._rows.shard(num_shards=shards, index=shard))
-
-    def _shuffled(self) -> Iterator[dict[str, Any]]:
-        # `IterableDataset.shuffle` changes its order between versions of `datasets`; a resumed run needs a fixed one.
-        rng = np.random.default_rng((self._seed, self.epoch))
-        buffer: list[dict[str, Any]] = []
-        for row in self._shard_by_shard(rng):
-            if len(buffer) < self._buffer_size:
-                buffer.append(row)
-                continue
-            index = rng.integers(len(buffer))
-            yield buffer[index]
-            buffer[index] = row
-        for index in rng.permutation(len(buffer)).tolist():
-            yield buffer[index]
-
-    def __next__(self) -> dict[str, Any]:
-        row = next(self._iterator, None)
-        if row is None:
-            if self.position == 0:
-                raise ValueError("the stream has no row with an annotated object that is no crowd")
-            self.epoch, self.position = self.epoch + 1, 0
-            self._iterator = self._shuffled()
-            return next(self)
-        self.position += 1
-        return row
+def _shuffled(rows: IterableDataset, rng: np.random.Generator, buffer_size: int) -> Iterator[dict[str, Any]]:
+    # `IterableDataset.shuffle` changes its order between versions of `datasets`; a resumed run needs a fixed one.
+    shards = [rows.shard(rows.num_shards, index) for index in rng.permutation(rows.num_shards).tolist()]
+    buffer: list[dict[str, Any]] = []
+    for row in filter(has_objects, chain.from_iterable(shards)):
+        if len(buffer) < buffer_size:
+            buffer.append(row)
+            continue
+        index = rng.integers(len(buffer))
+        yield buffer[index]
+        buffer[index] = row
+    for index in rng.permutation(len(buffer)).tolist():
+        yield buffer[index]
 
 
 class StreamedClips(Dataset):
@@ -130,15 +117,17 @@ class StreamBatchSampler:
         numbers = self.numbers
         size = numbers.batch_size // numbers.micro_batches
         epoch, position = self._places[numbers.start_step]
-        stream = RowStream(self.clips.rows, self.clips.seed, epoch, self.clips.buffer_size, position)
+        stream = stream_rows(self.clips.rows, self.clips.seed, epoch, position, self.clips.buffer_size)
         for micro_batch, batch in enumerate(numbers, numbers.start_step * numbers.micro_batches):
-            rows = {n: next(stream) for n in range(micro_batch * size, (micro_batch + 1) * size)}
+            rows = {}
+            for n in range(micro_batch * size, (micro_batch + 1) * size):
+                epoch, position, rows[n] = next(stream)
             step, is_unfinished = divmod(micro_batch + 1, numbers.micro_batches)
             if not is_unfinished:
-                self._places[step] = [stream.epoch, stream.position]
+                self._places[step] = [epoch, position]
             while len(self._places) > 1000:  # far more than workers read ahead
                 del self._places[min(self._places)]
             yield [(n, rows[n]) for n in batch]
 
 
-__all__ = ["RowStream", "StreamBatchSampler", "StreamedClips"]
+__all__ = ["StreamBatchSampler", "StreamedClips", "stream_rows"]
