@@ -1,4 +1,4 @@
-"""Hand-made dataset rows for the tests of clips and mixing."""
+"""Hand-made dataset rows for the tests of clips."""
 
 import io
 
@@ -8,14 +8,14 @@ from pycocotools import mask as mask_api
 
 
 def png(pixels: np.ndarray) -> dict:
-    """A frame of a row, from uint8 (h, w, 3)."""
+    """Encode uint8 (h, w, 3) as a frame of a row."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return {"path": None, "bytes": buffer.getvalue()}
 
 
 def rle(mask: np.ndarray) -> dict:
-    """A segmentation as run lengths, from bool (h, w)."""
+    """Encode bool (h, w) as a segmentation."""
     return {"rle": mask_api.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"].decode(), "polygons": None}
 
 
@@ -49,5 +49,5 @@ def noise_row(length: int, height: int = 40, width: int = 56, video_id: int = 7)
 
 
 def painted(mask: np.ndarray) -> np.ndarray:
-    """The mask as an image: white where it is, black elsewhere."""
+    """Paint the mask white on black."""
     return np.repeat(np.where(mask, 255, 0).astype(np.uint8)[..., None], 3, axis=2)

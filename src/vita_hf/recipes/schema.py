@@ -22,6 +22,7 @@ from ..data.clips.settings import ClipSettings, Settings
 MODEL_KEYS = {field.name for field in fields(VitaConfig)} - {"id2label", "label2id", "evaluation_top_k"}
 # The fields of `VitaVideoProcessorKwargs`, which lies above this module.
 PROCESSOR_KEYS = {*VideosKwargs.__annotations__, "size_divisor", "padding", "decoder"}
+_Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class TrainingSettings(Settings):
@@ -61,9 +62,7 @@ class TrainingSettings(Settings):
     warmup_steps: NonNegativeInt = 10
     warmup_factor: NonNegativeFloat = 1.0
     weight_decay: NonNegativeFloat = 0.05
-    betas: Annotated[
-        tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]], Field(strict=False)
-    ] = (0.9, 0.999)
+    betas: Annotated[tuple[_Beta, _Beta], Field(strict=False)] = (0.9, 0.999)
     epsilon: NonNegativeFloat = 1e-8
     max_grad_norm: NonNegativeFloat = 0.01
     # YAML 1.1 reads an unquoted no as false.
@@ -111,12 +110,7 @@ class DataSettings(Settings):
 
 
 class EvaluationSettings(Settings):
-    """
-    How a model is scored.
-
-    Attributes:
-        top_k: Number of predictions per video; a dataset's benchmark fixes it.
-    """
+    """How a model is scored: with `top_k` predictions per video, as the dataset's benchmark prescribes."""
 
     top_k: PositiveInt = 10
 

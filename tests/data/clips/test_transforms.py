@@ -56,7 +56,7 @@ def transformed_masks(segmentations: list, chain) -> np.ndarray:
 
 
 @pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
-def test_images_run_lengths_and_polygons_agree_up_to_the_border(chain):
+def test_images_rles_and_polygons_agree_up_to_the_border(chain):
     mask = rasterise(POLYGON)
     from_rle, from_polygon = transformed_masks([rle(mask), polygons(POLYGON)], chain)
     image = transformed_image(mask, chain)
@@ -169,6 +169,6 @@ def test_polygon_parts_are_joined_and_absent_instances_are_empty():
         ("a\x00", "not part of the format"),
     ],
 )
-def test_run_lengths_of_another_size_are_named(counts, message):
+def test_rles_of_another_size_are_named(counts, message):
     with pytest.raises(BrokenSampleError, match=rf"video 7, annotation 1, frame 0: .*{message}"):
         transformed_masks([{"rle": counts, "polygons": None}], [])
