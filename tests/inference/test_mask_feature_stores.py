@@ -6,11 +6,10 @@ import torch
 
 from vita_hf.inference import mask_feature_stores
 from vita_hf.inference.mask_feature_stores import (
-    DeviceStore,
     DiskStore,
     HostStore,
+    MaskFeatureStore,
     RecomputeStore,
-    check_rereadable,
     free_memory,
     make_store,
     to_half,
@@ -36,7 +35,7 @@ def filled(store, chunks):
 
 
 def test_the_device_keeps_what_it_was_given(chunks):
-    assert all(got is chunk for got, chunk in zip(filled(DeviceStore(), chunks), chunks, strict=True))
+    assert all(got is chunk for got, chunk in zip(filled(MaskFeatureStore(), chunks), chunks, strict=True))
 
 
 @pytest.mark.parametrize("store", [HostStore, DiskStore])
@@ -83,7 +82,9 @@ def test_a_full_disk_is_named(chunks, temporary_folder):
             return 3 * 2**20
 
     store._file = Full()
-    with pytest.raises(OSError, match=r"no space left in the temporary folder .*after 3 MiB; set TMPDIR") as error:
+    with pytest.raises(
+        OSError, match=r"no space left in the temporary folder .*have filled 3 MiB; set TMPDIR"
+    ) as error:
         store.append(chunks[0])
     assert str(temporary_folder) in str(error.value)
 
@@ -98,15 +99,15 @@ def test_recomputing_keeps_nothing(chunks):
 @pytest.mark.parametrize(
     "mode, memory, disk, frames, expected",
     [
-        ("auto", 2 * 840_000, 0, 1000, DeviceStore),
+        ("auto", 2 * 840_000, 0, 1000, MaskFeatureStore),
         ("auto", 2 * 840_000 - 1, 0, 1000, HostStore),
         ("auto", 2 * 420_000 - 1, 2 * 420_000, 1000, DiskStore),
         ("auto", 2 * 420_000 - 1, 2 * 420_000 - 1, 1000, RecomputeStore),
         ("auto", 2**40, 2**40, None, DiskStore),
-        ("exact", 2 * 840_000, 0, 1000, DeviceStore),
+        ("exact", 2 * 840_000, 0, 1000, MaskFeatureStore),
         ("exact", 2 * 840_000 - 1, 2**40, 1000, RecomputeStore),
         ("exact", 2**40, 2**40, None, RecomputeStore),
-        ("device", 0, 0, 1000, DeviceStore),
+        ("device", 0, 0, 1000, MaskFeatureStore),
         ("host", 0, 0, 1000, HostStore),
         ("disk", 0, 420_000, 1000, DiskStore),
         ("disk", 0, 0, None, DiskStore),
@@ -125,20 +126,11 @@ def test_no_room_on_disk_is_said_beforehand(chunks, monkeypatch, temporary_folde
         make_store("disk", chunks[0], 10_000, None)
 
 
-def test_recompute_needs_a_video_that_can_be_read_twice():
-    with pytest.raises(
-        ValueError, match="'recompute' reads the video twice, and an iterator gives its frames only once"
-    ):
-        check_rereadable("recompute", False)
-    check_rereadable("recompute", True)
-    check_rereadable("auto", False)
-
-
-def test_what_cannot_be_recomputed(chunks, monkeypatch):
+@pytest.mark.parametrize("mode", ["exact", "recompute"])
+def test_a_second_pass_needs_a_video_that_can_be_read_twice(chunks, monkeypatch, mode):
     monkeypatch.setattr(mask_feature_stores, "free_memory", lambda device: 0)
-    monkeypatch.setattr(mask_feature_stores, "free_disk", lambda: 0)
-    with pytest.raises(ValueError, match="don't fit into memory, and an iterator can't be read twice"):
-        make_store("exact", chunks[0], 1000, None)
+    with pytest.raises(ValueError, match=f"mask_features='{mode}' needs a second pass .* gives its frames only once"):
+        make_store(mode, chunks[0], 1000, None)
 
 
 def test_free_memory_is_at_most_the_machines():

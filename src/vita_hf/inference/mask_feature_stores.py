@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,8 +20,6 @@ from torch import Tensor
 from .options import MaskFeatures
 
 logger = logging.getLogger(__name__)
-
-Recompute = Callable[[], Generator[Tensor]]
 
 # In order of preference. "exact" excludes the stores that round to half precision.
 _CHOICES: dict[str, tuple[MaskFeatures, ...]] = {
@@ -35,18 +32,8 @@ _SHARE = 0.5
 _UNKNOWN_MEMORY = 4 * 2**30  # assumed if the system does not tell its free memory
 
 
-class MaskFeatureStore(Protocol):
-    """Keeps chunks of mask features (n, C, H/4, W/4), and returns them once, in order."""
-
-    def append(self, features: Tensor) -> None: ...
-
-    def chunks(self) -> Generator[Tensor]: ...
-
-    def close(self) -> None: ...
-
-
-class DeviceStore:
-    """Keeps mask features on their device, unchanged."""
+class MaskFeatureStore:
+    """Keeps chunks of mask features (n, C, H/4, W/4) on their device, and returns them once, in order."""
 
     def __init__(self):
         self._chunks: list[Tensor] = []
@@ -63,16 +50,16 @@ class DeviceStore:
         self._chunks.clear()
 
 
-class HostStore(DeviceStore):
-    """Keeps mask features in main memory, in half precision."""
+class HostStore(MaskFeatureStore):
+    """Keeps them in main memory, in half precision."""
 
     def append(self, features: Tensor) -> None:
         super().append(to_half(features).cpu())
 
 
-class DiskStore:
+class DiskStore(MaskFeatureStore):
     """
-    Keeps mask features in a file in the temporary folder (`TMPDIR`), in half precision.
+    Keeps them in a file in the temporary folder (`TMPDIR`), in half precision.
 
     The file has no name (on Windows, the system deletes it with its last handle), so it disappears with the process
     however that ends.
@@ -80,7 +67,7 @@ class DiskStore:
 
     def __init__(self):
         self._file = tempfile.TemporaryFile(prefix="vita-hf-", buffering=0)
-        self._chunks: list[tuple[torch.Size, torch.dtype]] = []
+        self._forms: list[tuple[torch.Size, torch.dtype]] = []
 
     def append(self, features: Tensor) -> None:
         features = to_half(features).cpu().contiguous()
@@ -91,12 +78,12 @@ class DiskStore:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            raise _no_space(self._file.tell(), None) from error
-        self._chunks.append((features.shape, features.dtype))
+            raise _no_space("the mask features have filled", self._file.tell()) from error
+        self._forms.append((features.shape, features.dtype))
 
     def chunks(self) -> Generator[Tensor]:
         self._file.seek(0)
-        for shape, dtype in self._chunks:
+        for shape, dtype in self._forms:
             features = torch.empty(shape, dtype=dtype)
             content = memoryview(features.view(torch.uint8).numpy()).cast("B")
             while content:
@@ -110,15 +97,11 @@ class DiskStore:
         self._file.close()
 
 
-class RecomputeStore:
-    """
-    Keeps nothing, and computes the mask features again.
+class RecomputeStore(MaskFeatureStore):
+    """Keeps nothing: `compute` yields all chunks again."""
 
-    Args:
-        compute: Yields all chunks.
-    """
-
-    def __init__(self, compute: Recompute):
+    def __init__(self, compute: Callable[[], Generator[Tensor]]):
+        super().__init__()
         self._compute = compute
 
     def append(self, features: Tensor) -> None:
@@ -126,9 +109,6 @@ class RecomputeStore:
 
     def chunks(self) -> Generator[Tensor]:
         return self._compute()
-
-    def close(self) -> None:
-        pass
 
 
 def to_half(features: Tensor) -> Tensor:
@@ -139,22 +119,11 @@ def to_half(features: Tensor) -> Tensor:
     return features.clamp(-limit, limit).to(torch.float16)
 
 
-def check_rereadable(mode: MaskFeatures, rereadable: bool) -> None:
-    """
-    Fail before a long run if the mode needs a second pass over a video that can be read only once.
-
-    Raises:
-        ValueError: if it does.
-    """
-    if mode == "recompute" and not rereadable:
-        raise ValueError(
-            "mask_features='recompute' reads the video twice, and an iterator gives its frames only once: pass a file, "
-            "a folder or a list of frames, or choose 'device', 'host' or 'disk'"
-        )
-
-
 def make_store(
-    mode: MaskFeatures, features: Tensor, num_frames: int | None, recompute: Recompute | None
+    mode: MaskFeatures,
+    features: Tensor,
+    num_frames: int | None,
+    recompute: Callable[[], Generator[Tensor]] | None,
 ) -> MaskFeatureStore:
     """
     Make the store for one video.
@@ -167,31 +136,31 @@ def make_store(
 
     Raises:
         OSError: if `mode` is "disk" and the temporary folder has no room for the whole video.
-        ValueError: if "exact" needs a second pass over a video that can be read only once.
+        ValueError: if a second pass is needed over a video that can be read only once.
     """
-    requested, half_size = mode, min(features.element_size(), 2)
+    requested = mode
     if mode in _CHOICES:
         mode = _choose(mode, features, num_frames, recompute is not None)
         logger.debug("mask features: %s (%s)", mode, "length unknown" if num_frames is None else f"{num_frames} frames")
     if mode == "recompute":
         if recompute is None:
             raise ValueError(
-                f"mask_features={requested!r}: the mask features don't fit into memory, and an iterator can't be read "
-                "twice"
+                f"mask_features={requested!r} needs a second pass over the video, and an iterator gives its frames "
+                "only once: pass a file, a folder or a list of frames, or choose 'device', 'host' or 'disk'"
             )
         return RecomputeStore(recompute)
-    if mode == "disk" and num_frames is not None:
-        needed = num_frames * features[0].numel() * half_size
+    if mode == "disk":
+        needed = _half_size(features) * (num_frames or 0)
         if needed > free_disk():
-            raise _no_space(needed, num_frames)
-    return {"device": DeviceStore, "host": HostStore, "disk": DiskStore}[mode]()
+            raise _no_space(f"the mask features of {num_frames} frames need", needed)
+        return DiskStore()
+    return HostStore() if mode == "host" else MaskFeatureStore()
 
 
 def _choose(mode: MaskFeatures, features: Tensor, num_frames: int | None, rereadable: bool) -> MaskFeatures:
     if num_frames is None:
         return "disk" if mode == "auto" else "recompute" if rereadable else "device"
-    full = num_frames * features[0].numel() * features.element_size()
-    half = num_frames * features[0].numel() * min(features.element_size(), 2)
+    full, half = (size * num_frames for size in (features[0].nbytes, _half_size(features)))
     room = {
         "device": lambda: full <= _SHARE * free_memory(features.device),
         "host": lambda: half <= _SHARE * free_memory(torch.device("cpu")),
@@ -199,6 +168,11 @@ def _choose(mode: MaskFeatures, features: Tensor, num_frames: int | None, reread
         "recompute": lambda: True,
     }
     return next(choice for choice in _CHOICES[mode] if room[choice]())
+
+
+def _half_size(features: Tensor) -> int:
+    """Return the number of bytes per frame in half precision."""
+    return features[0].numel() * min(features.element_size(), 2)
 
 
 def free_disk() -> int:
@@ -225,28 +199,12 @@ def free_memory(device: torch.device) -> int:
     return free if limit == "max" else min(free, max(0, int(limit) - used + int(cached)))
 
 
-def _no_space(size: int, num_frames: int | None) -> OSError:
-    what = (
-        f"the mask features of {num_frames} frames need {math.ceil(size / 2**20)} MiB"
-        if num_frames
-        else (f"the mask features have filled it after {math.ceil(size / 2**20)} MiB")
-    )
+def _no_space(reason: str, size: int) -> OSError:
     return OSError(
         errno.ENOSPC,
-        f"no space left in the temporary folder {tempfile.gettempdir()}: {what}; set TMPDIR to another folder, or use "
-        "mask_features='recompute'",
+        f"no space left in the temporary folder {tempfile.gettempdir()}: {reason} {math.ceil(size / 2**20)} MiB; set "
+        "TMPDIR to another folder, or use mask_features='recompute'",
     )
 
 
-__all__ = [
-    "DeviceStore",
-    "DiskStore",
-    "HostStore",
-    "MaskFeatureStore",
-    "RecomputeStore",
-    "check_rereadable",
-    "free_disk",
-    "free_memory",
-    "make_store",
-    "to_half",
-]
+__all__ = ["DiskStore", "HostStore", "MaskFeatureStore", "RecomputeStore", "make_store"]

@@ -7,11 +7,12 @@ the frame queries of all frames. Masks are computed chunk by chunk and kept as R
 
 import math
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,14 +23,16 @@ from ..modeling_vita import VitaForVideoInstanceSegmentation
 from ..tracks.building import VideoInstancesBuilder
 from ..tracks.instances import VideoInstances
 from ..video.batching import FrameChunk
-from ..video.frame_source import FrameSource, sample_frames
+from ..video.frame_source import EveryNth, FrameSource, sample_frames
 from ..video.sources import open_video
-from .mask_feature_stores import MaskFeatureStore, check_rereadable, make_store
+from .mask_feature_stores import MaskFeatureStore, make_store
 from .options import SegmentationOptions
-from .read_ahead import read_ahead
 
 # Limits of the masks that are computed at once: frames, and pixels over all frames and tracks (256 MiB of floats).
 _MASK_FRAMES, _MASK_PIXELS = 5, 2**26
+
+T = TypeVar("T")
+Size = tuple[int, int]  # (height, width)
 
 
 @torch.no_grad()
@@ -80,139 +83,132 @@ def segment_video(
 
     ```
     """
-    frames = _PreparedFrames(model, processor, open_video(video, name, options.decoder or processor.decoder), options)
+    source = open_video(video, name, options.decoder or processor.decoder)
+    source.check()
+    sampling = sample_frames(source, options.fps, options.stride)
     with ExitStack() as stack:
-        frame_queries, sizes, store = _detect(model, frames, options, stack)
+        frame_queries, sizes, store = _detect(model, processor, source, sampling, options, stack)
         video_states = model.model.associate(torch.cat(frame_queries)[None, None]).video_states[-1][-1]
         num_frames = sum(map(len, frame_queries))
         del frame_queries
-        builder = VideoInstancesBuilder(
-            model.video_class_predictor(video_states)[0],
-            model.video_mask_embedder(video_states)[0],
-            frame_size=sizes[0],
-            target_size=sizes[1],
-            top_k=_top_k(model, options),
-            threshold=options.threshold,
-            one_label_per_query=options.one_label_per_query,
-            output_format="rle",
-            id2label=model.config.id2label,
-        )
-        with closing(store.chunks()) as chunks, _progress_bar("masks", num_frames, options.progress) as bar:
-            for features in chunks:
-                for part in features.split(_frames_at_once(sizes[1], features.shape[-2:], len(builder.embeddings))):
-                    builder.add_frames(part)
-                bar.update(len(features))
-    return replace(builder.build(), frame_indices=frames.indices(num_frames), fps=frames.source.fps)
-
-
-def _top_k(model: VitaForVideoInstanceSegmentation, options: SegmentationOptions) -> int:
-    if options.top_k is not None:
-        return options.top_k
-    return model.config.num_video_queries if options.one_label_per_query else model.config.evaluation_top_k
+        instances = _build_instances(model, video_states, store, num_frames, sizes, options)
+    indices = None if sampling is None else [sampling[position] for position in range(num_frames)]
+    return replace(instances, frame_indices=indices, fps=source.fps)
 
 
 def _detect(
-    model: VitaForVideoInstanceSegmentation, frames: "_PreparedFrames", options: SegmentationOptions, stack: ExitStack
-) -> tuple[list[Tensor], tuple[tuple[int, int], tuple[int, int]], MaskFeatureStore]:
+    model: VitaForVideoInstanceSegmentation,
+    processor: VitaVideoProcessor,
+    source: FrameSource,
+    sampling: EveryNth | None,
+    options: SegmentationOptions,
+    stack: ExitStack,
+) -> tuple[list[Tensor], tuple[Size, Size], MaskFeatureStore]:
     """
     Run the detector over all frames.
 
     Returns:
-        Frame queries (n, fQ, C) of each chunk; the frame size before padding and the original frame size; and the mask
-        features in a store, which `stack` closes.
+        The frame queries (n, fQ, C) of each chunk; the frame size before padding and the original frame size; and the
+        mask features in a store, which `stack` closes.
     """
     frame_queries: list[Tensor] = []
     store: MaskFeatureStore | None = None
-    recompute = partial(_recompute_mask_features, model, frames) if frames.source.rereadable else None
-    with closing(frames.chunks("detecting", options.progress)) as chunks:
+    length = source.length if source.length is None or sampling is None else sampling.count(source.length)
+    if length is not None and options.max_frames is not None:
+        length = min(length, options.max_frames)
+    read = partial(_read_chunks, model, processor, source, sampling, options)
+    with closing(read()) as chunks, _progress_bar("detecting", length, options.progress) as bar:
         for chunk in chunks:
             detected = model.model.detect(chunk.pixel_values)
             queries, features = detected.frame_states[-1], detected.video_mask_features
             del detected
             if not queries.isfinite().all():
                 raise ValueError(
-                    f"{frames.source.name}: the detector gives numbers that are not finite; either the model's weights "
+                    f"{source.name}: the detector gives numbers that are not finite; either the model's weights "
                     f"are damaged or {str(model.dtype).removeprefix('torch.')} can't hold its activations"
                 )
             frame_queries.append(queries)
             if store is None:
-                store = make_store(options.mask_features, features, frames.num_frames, recompute)
+                recompute = partial(_recompute_mask_features, model, read) if source.rereadable else None
+                store = make_store(options.mask_features, features, length, recompute)
                 stack.callback(store.close)
             store.append(features)
             sizes = chunk.frame_size, chunk.original_size
             del features, chunk
+            bar.update(len(queries))
     assert store is not None  # the processor raises an error if there are no frames
     return frame_queries, sizes, store
 
 
-def _recompute_mask_features(model: VitaForVideoInstanceSegmentation, frames: "_PreparedFrames") -> Generator[Tensor]:
+def _recompute_mask_features(
+    model: VitaForVideoInstanceSegmentation, read: Callable[[], Generator[FrameChunk]]
+) -> Generator[Tensor]:
     """Run only the part of the detector that mask features come from."""
-    with closing(frames.chunks(None, progress=False)) as chunks:
+    with closing(read()) as chunks:
         for chunk in chunks:
             pixels = model.model.pixel_level_module(chunk.pixel_values)[1]
             yield model.model.video_mask_projection(pixels)
 
 
-class _PreparedFrames:
-    """
-    The frames of a video that are to be used, prepared for the model chunk by chunk.
+def _read_chunks(
+    model: VitaForVideoInstanceSegmentation,
+    processor: VitaVideoProcessor,
+    source: FrameSource,
+    sampling: EveryNth | None,
+    options: SegmentationOptions,
+) -> Generator[FrameChunk]:
+    """Yield chunks on the model's device and in its dtype, each prepared while its predecessor is used."""
+    chunk_size = options.chunk_size or model.config.detector_chunk_size
 
-    Args:
-        model: Gives device, dtype and the default size of chunks.
-        processor: Resizes, normalises and pads the frames.
-        source: The video.
-        options: Choose the frames and the size of chunks.
+    def prepare() -> Generator[FrameChunk]:
+        for chunk in processor.iterate_chunks(source, chunk_size, sampling, options.max_frames):
+            pixels = chunk.pixel_values.to(model.dtype)
+            yield replace(chunk, pixel_values=pixels.pin_memory() if model.device.type == "cuda" else pixels)
 
-    Raises:
-        FileNotFoundError: if an image of a list is missing.
-        ValueError: if the options do not fit the video, or images differ in size.
-    """
+    with closing(read_ahead(prepare())) as chunks:
+        for chunk in chunks:
+            yield replace(chunk, pixel_values=chunk.pixel_values.to(model.device, non_blocking=True))
+            del chunk
 
-    def __init__(
-        self,
-        model: VitaForVideoInstanceSegmentation,
-        processor: VitaVideoProcessor,
-        source: FrameSource,
-        options: SegmentationOptions,
-    ):
-        check_rereadable(options.mask_features, source.rereadable)
-        source.check()
-        self.model = model
-        self.processor = processor
-        self.source = source
-        self.sampling = sample_frames(source, options.fps, options.stride)
-        self.max_frames = options.max_frames
-        self.chunk_size = options.chunk_size or model.config.detector_chunk_size
 
-    @property
-    def num_frames(self) -> int | None:
-        """Number of frames to be used, as far as the video tells its length."""
-        length = self.source.length
-        if length is not None and self.sampling is not None:
-            length = self.sampling.count(length)
-        return length if self.max_frames is None or length is None else min(length, self.max_frames)
+def read_ahead(items: Generator[T]) -> Generator[T]:
+    """Run a generator in a thread, one item ahead of its consumer, and close it if the consumer stops early."""
+    end = object()
+    with closing(items), ThreadPoolExecutor(1, "vita-hf-read-ahead") as thread:
+        upcoming = thread.submit(next, items, end)
+        while (item := upcoming.result()) is not end:
+            upcoming = thread.submit(next, items, end)
+            yield item
+            del item  # before waiting for the next one
 
-    def indices(self, num_frames: int) -> list[int] | None:
-        """Return the indices in the video of the first `num_frames` frames used; None if these are simply 0, 1, 2 …"""
-        return None if self.sampling is None else [self.sampling[position] for position in range(num_frames)]
 
-    def chunks(self, description: str | None, progress: bool | None) -> Generator[FrameChunk]:
-        """Yield chunks on the model's device and in its dtype, each prepared while its predecessor is used."""
-        with (
-            closing(read_ahead(self._prepare())) as chunks,
-            _progress_bar(description, self.num_frames, progress) as bar,
-        ):
-            for chunk in chunks:
-                count = len(chunk.pixel_values)
-                yield replace(chunk, pixel_values=chunk.pixel_values.to(self.model.device, non_blocking=True))
-                del chunk
-                bar.update(count)
-
-    def _prepare(self) -> Generator[FrameChunk]:
-        on_gpu = self.model.device.type == "cuda"
-        for chunk in self.processor.iterate_chunks(self.source, self.chunk_size, self.sampling, self.max_frames):
-            pixels = chunk.pixel_values.to(self.model.dtype)
-            yield replace(chunk, pixel_values=pixels.pin_memory() if on_gpu else pixels)
+def _build_instances(
+    model: VitaForVideoInstanceSegmentation,
+    video_states: Tensor,
+    store: MaskFeatureStore,
+    num_frames: int,
+    sizes: tuple[Size, Size],
+    options: SegmentationOptions,
+) -> VideoInstances:
+    """Compute classes and masks from the video queries (1, vQ, C) and the mask features of all frames."""
+    default_top_k = model.config.num_video_queries if options.one_label_per_query else model.config.evaluation_top_k
+    builder = VideoInstancesBuilder(
+        model.video_class_predictor(video_states)[0],
+        model.video_mask_embedder(video_states)[0],
+        frame_size=sizes[0],
+        target_size=sizes[1],
+        top_k=options.top_k or default_top_k,
+        threshold=options.threshold,
+        one_label_per_query=options.one_label_per_query,
+        output_format="rle",
+        id2label=model.config.id2label,
+    )
+    with closing(store.chunks()) as chunks, _progress_bar("masks", num_frames, options.progress) as bar:
+        for features in chunks:
+            for part in features.split(_frames_at_once(sizes[1], features.shape[-2:], len(builder.embeddings))):
+                builder.add_frames(part)
+            bar.update(len(features))
+    return builder.build()
 
 
 def _frames_at_once(target_size: Sequence[int], feature_size: Sequence[int], num_tracks: int) -> int:
@@ -221,9 +217,9 @@ def _frames_at_once(target_size: Sequence[int], feature_size: Sequence[int], num
     return max(1, min(_MASK_FRAMES, _MASK_PIXELS // (pixels * max(1, num_tracks))))
 
 
-def _progress_bar(description: str | None, total: int | None, progress: bool | None) -> tqdm:
+def _progress_bar(description: str, total: int | None, progress: bool | None) -> tqdm:
     shown = sys.stderr.isatty() if progress is None else progress
     return tqdm(desc=description, total=total, unit="frame", disable=not shown, dynamic_ncols=True)
 
 
-__all__ = ["segment_video"]
+__all__ = ["read_ahead", "segment_video"]
