@@ -50,6 +50,3 @@ def write_card(folder: str | os.PathLike, title: str, repo_id: str | None = None
     )
     write_atomically(folder / "README.md", f"{card}\n".encode())
     return folder / "README.md"
-
-
-__all__ = ["write_card"]

@@ -104,6 +104,3 @@ def dataset_title(name: str) -> str:
 def dataset_id(name: str) -> str:
     """Return the name of a dataset in the metadata of a card, for example youtube-vis-2019."""
     return dataset_title(name).lower().replace(" ", "-")
-
-
-__all__ = ["PUBLISHED_DATASETS", "TEMPLATES", "dataset_id", "dataset_title", "model_card", "render_card"]

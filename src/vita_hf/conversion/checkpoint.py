@@ -135,6 +135,3 @@ def _load(weights: str | os.PathLike, config: VitaConfig) -> VitaForVideoInstanc
         names = ", ".join(name if count == 1 else f"{name} ({count})" for name, count in counts.items())
         logger.warning(f"Tensors of the checkpoint that the model does not need: {names}")
     return model.eval()
-
-
-__all__ = ["convert_checkpoint", "load_original_checkpoint"]

@@ -200,11 +200,3 @@ def processor_from_detectron2(cfg: Mapping[str, Any]) -> VitaVideoProcessor:
         image_mean=[round(value / 255, 10) for value in _setting(cfg, "MODEL.PIXEL_MEAN")],
         image_std=[round(value / 255, 10) for value in _setting(cfg, "MODEL.PIXEL_STD")],
     )
-
-
-__all__ = [
-    "config_from_detectron2",
-    "dataset_from_detectron2",
-    "processor_from_detectron2",
-    "read_detectron2_yaml",
-]

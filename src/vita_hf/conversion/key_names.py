@@ -32,5 +32,3 @@ def _read_rules() -> list[tuple[re.Pattern, str]]:
 
 
 _RULES = _read_rules()
-
-__all__ = ["UNNEEDED", "UNUSED", "new_names"]

@@ -110,6 +110,3 @@ def convert_state_dict(
 
 def _shape(tensor: Tensor) -> str:
     return "×".join(map(str, tensor.shape)) or "scalar"
-
-
-__all__ = ["convert_state_dict", "read_weights"]

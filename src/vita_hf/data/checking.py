@@ -124,6 +124,3 @@ def _check_frames(
                 bar.update()
                 if problem is not None:
                     yield problem
-
-
-__all__ = ["check_annotations"]

@@ -60,6 +60,3 @@ def _check_categories(file: AnnotationFile, expected: Mapping[int, str], dataset
             f"({', '.join(wanted[:5])}, …); to read own data, name no dataset"
         )
         raise AnnotationError([Problem("malformed", message, file.path)])
-
-
-__all__ = ["ClassChoice"]

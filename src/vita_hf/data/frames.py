@@ -60,6 +60,3 @@ def decode_frame(frame: Mapping[str, Any], row: Mapping[str, Any]) -> Image.Imag
         reason = f"is {image.height}×{image.width}, expected its video's height×width, {size[0]}×{size[1]}"
         raise broken("frame-size", reason)
     return image
-
-
-__all__ = ["BrokenSampleError", "decode_frame"]

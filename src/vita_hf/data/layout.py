@@ -50,6 +50,3 @@ def find_split(dataset: str, root: str | os.PathLike, split: str = "train") -> t
             return file, folder
     tried = "\n".join(f"  {file} with {folder}/" for file, folder in candidates)
     raise FileNotFoundError(f"no {split} split of {dataset} below {root}; looked for\n{tried}")
-
-
-__all__ = ["find_split"]

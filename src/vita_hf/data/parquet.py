@@ -198,6 +198,3 @@ def _digest(rows: Dataset) -> str:
         for batch in table.combine_chunks().to_batches():
             digest.update(batch.serialize())
     return digest.hexdigest()
-
-
-__all__ = ["named_features", "read_parquet", "write_parquet"]

@@ -204,6 +204,3 @@ def _look_for_frames(rows: Dataset, path: str, folder: str) -> None:
             f"the frames that {path} names are not below {folder}, for example {frames[0]}: "
             "expected the folder that its file names are relative to"
         )
-
-
-__all__ = ["generate_rows", "read_coco", "read_ytvis"]

@@ -91,6 +91,3 @@ def without_empty(rows: Dataset) -> Dataset:
         logger.info("left out %d of %d videos or images: no annotated object", len(rows) - len(kept), len(rows))
         rows = rows.select(kept)
     return rows
-
-
-__all__ = ["SCHEMA_VERSION", "VIDEO_FEATURES", "VideoDataset", "has_objects", "without_empty"]

@@ -370,6 +370,3 @@ def write_synthetic_dataset(
     content = annotation_file_content(annotated, f"vita-hf synthetic videos, seed {seed}")
     write_atomically(annotation_file, json.dumps(content).encode())
     return annotation_file
-
-
-__all__ = ["CATEGORY_NAMES", "SyntheticVideo", "annotate", "annotation_file_content", "write_synthetic_dataset"]

@@ -77,6 +77,3 @@ def write_submission(results: Path) -> Path:
         archive.writestr(entry, results.read_bytes(), zipfile.ZIP_DEFLATED)
     write_atomically(path, buffer.getvalue())
     return path
-
-
-__all__ = ["ResultStore", "write_results", "write_submission"]

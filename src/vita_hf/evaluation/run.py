@@ -84,6 +84,3 @@ def segment_clip(
         }
         for result in results
     ]
-
-
-__all__ = ["segment_clip", "segment_split"]

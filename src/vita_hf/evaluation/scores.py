@@ -59,6 +59,3 @@ def evaluate_split(
         logger.info("AP %.4f, AP50 %.4f, AP75 %.4f on %s", *(scores[k] for k in ("AP", "AP50", "AP75")), split.path)
     accelerator.wait_for_everyone()
     return scores
-
-
-__all__ = ["evaluate_split"]

@@ -205,6 +205,3 @@ def _no_space(reason: str, size: int) -> OSError:
         f"no space left in the temporary folder {tempfile.gettempdir()}: {reason} {math.ceil(size / 2**20)} MiB; set "
         "TMPDIR to another folder, or use mask_features='recompute'",
     )
-
-
-__all__ = ["DiskStore", "HostStore", "MaskFeatureStore", "RecomputeStore", "make_store"]

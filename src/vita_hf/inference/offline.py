@@ -220,6 +220,3 @@ def _frames_at_once(target_size: Sequence[int], feature_size: Sequence[int], num
 def _progress_bar(description: str, total: int | None, progress: bool | None) -> tqdm:
     shown = sys.stderr.isatty() if progress is None else progress
     return tqdm(desc=description, total=total, unit="frame", disable=not shown, dynamic_ncols=True)
-
-
-__all__ = ["read_ahead", "segment_video"]

@@ -77,6 +77,3 @@ class SegmentationOptions:
     def for_scoring(cls, top_k: int) -> "SegmentationOptions":
         """Return the paper's rule for metrics: the best `top_k` pairs of a query and a label, with exact masks."""
         return cls(threshold=0.0, top_k=top_k, one_label_per_query=False, mask_features="exact", progress=False)
-
-
-__all__ = ["Decoder", "MaskFeatures", "SegmentationOptions"]

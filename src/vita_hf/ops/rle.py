@@ -348,20 +348,3 @@ def shorten(value: Any, limit: int = 60) -> str:
     """Return the `repr` of a value, cut to `limit` characters."""
     text = repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-__all__ = [
-    "MAX_PIXELS",
-    "DecodedTracks",
-    "RleError",
-    "compress",
-    "decode",
-    "decode_tracks",
-    "empty_mask",
-    "encode_masks",
-    "encode_polygons",
-    "explain_corruption",
-    "intersections",
-    "read_segmentation",
-    "shorten",
-]

@@ -190,6 +190,3 @@ def _describe(error: Any) -> str:
     if error["type"] == "value_error":
         return f"{name}: {error['ctx']['error']}"
     return f"{name}: {error['msg'].replace('Input should be', 'expected')}, got {error['input']!r}"
-
-
-__all__ = ["DataSettings", "EvaluationSettings", "Recipe", "SourceSettings", "TrainingSettings"]

@@ -114,6 +114,3 @@ def _to_coco_results(checked: CheckedPredictions) -> list[dict[str, Any]]:
     if checked.problems:
         raise InvalidInputError(checked.problems)
     return results
-
-
-__all__ = ["NUMBERS", "score_images"]

@@ -221,6 +221,3 @@ def _are_equal(first: dict[Any, Detections], second: dict[Any, Detections]) -> b
     return first.keys() == second.keys() and all(
         np.array_equal(a, b) for category, detections in first.items() for a, b in zip(detections, second[category])
     )
-
-
-__all__ = ["VisEvaluator"]

@@ -186,6 +186,3 @@ def _occlusion_score(levels: Sequence[str | None] | None) -> float | None:
         return None
     upper_half = scores[-math.ceil(len(scores) / 2) :]
     return sum(upper_half) / len(upper_half)
-
-
-__all__ = ["GroundTruth", "Instance", "ScoredVideo"]

@@ -212,18 +212,3 @@ def _mean_precision(hits: np.ndarray, misses: np.ndarray, num_objects: np.ndarra
     places = np.where(needed > 0, positions.take(before + needed - 1, mode="clip"), 0)
     reached = np.where(needed <= total_hits, np.take_along_axis(precision, places, axis=-1), 0.0)
     return reached.mean(axis=-1)
-
-
-__all__ = [
-    "AREA_RANGES",
-    "FILTERS",
-    "IOU_THRESHOLDS",
-    "MAX_DETECTIONS",
-    "OCCLUSION_RANGES",
-    "CategoryScores",
-    "Detections",
-    "Objects",
-    "describe_objects",
-    "match",
-    "score_category",
-]

@@ -246,14 +246,3 @@ class _TrackMeasures:
 def _hashable(masks: list[str | list[int]]) -> tuple:
     """Make a key of a track's masks; run lengths are lists."""
     return tuple(masks) if all(type(mask) is str for mask in masks) else tuple(map(str, masks))
-
-
-__all__ = [
-    "IMAGE_FIELDS",
-    "CheckedPredictions",
-    "Prediction",
-    "Predictions",
-    "VideoMeasures",
-    "load_predictions",
-    "measure_video",
-]

@@ -158,6 +158,3 @@ def explain_zero(truth: GroundTruth, detections: DetectionsByVideo, counts: Mapp
             f"below {IOU_THRESHOLDS[0]:g} (masks of another size, of other frames, or shifted in time?)"
         )
     return f"matches exist (best IoU {best:.3f}), but only with ignored objects or of ignored predictions"
-
-
-__all__ = ["average", "category_table", "explain_zero", "score_categories", "summarize", "video_table"]

@@ -168,6 +168,3 @@ def _decode_masks(rles: list[dict], size: tuple[int, int]) -> Tensor:
     if not rles:
         return torch.zeros((0, *size), dtype=torch.bool)
     return torch.from_numpy(mask_api.decode(rles)).permute(2, 0, 1).contiguous().view(torch.bool)
-
-
-__all__ = ["Tracks"]

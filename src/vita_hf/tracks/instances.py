@@ -276,6 +276,3 @@ class VideoInstances(Tracks):
             frame_indices=content["frame_indices"],
             fps=content["fps"],
         )
-
-
-__all__ = ["VideoInstances"]

@@ -142,6 +142,3 @@ def _place_label(
 
 def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-__all__ = ["Painter"]

@@ -25,6 +25,3 @@ def text_color(background: Color) -> Color:
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     # Contrast is (lighter + 0.05) / (darker + 0.05).
     return (0, 0, 0) if (luminance + 0.05) / 0.05 >= 1.05 / (luminance + 0.05) else (255, 255, 255)
-
-
-__all__ = ["PALETTE", "text_color", "track_color"]

@@ -66,6 +66,3 @@ class Checkpoints:
         """Load a checkpoint into what `accelerator` prepared, in every process. Return the `state` of `save`."""
         accelerator.load_state(str(self.path(step)))
         return json.loads((self.path(step) / _STATE).read_text())
-
-
-__all__ = ["Checkpoints"]

@@ -142,6 +142,3 @@ def _from_checkpoint(source: str, fields: dict[str, Any], labels: dict[str, Any]
             names[1][0],
         )
     return model
-
-
-__all__ = ["build_model", "load_pretrained_backbone", "pretrained_name"]

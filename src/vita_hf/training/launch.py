@@ -53,6 +53,3 @@ def launch_command(config: str, arguments: Sequence[str], num_processes: int | N
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file)]
     command += ["--num_processes", str(processes), "-m", "vita_hf", *arguments]
     return [*command, "--cpu"] if settings.get("use_cpu") else command
-
-
-__all__ = ["CONFIGS", "launch", "launch_command"]

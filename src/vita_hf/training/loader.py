@@ -67,6 +67,3 @@ class _Batches(Dataset):
             return self.collate([self.clips[item] for item in index])
         except (ValueError, OSError) as error:
             return error
-
-
-__all__ = ["load_batches"]

@@ -78,6 +78,3 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, settings: TrainingSettin
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
     return settings.learning_rate * factor
-
-
-__all__ = ["make_optimizer", "parameter_groups", "set_learning_rate"]

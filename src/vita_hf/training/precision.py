@@ -58,6 +58,3 @@ def check_sharding(accelerator: Accelerator, evaluates: bool) -> None:
         raise ValueError("training.mixed_precision: expected bf16 or no with FSDP, got fp16")
     if evaluates:
         raise ValueError("--eval-json: cannot score the model while its parameters are sharded; score the saved model")
-
-
-__all__ = ["check_sharding", "choose_precision"]

@@ -64,6 +64,3 @@ def ignore_stop_signals(worker: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-
-
-__all__ = ["StopRequest", "TrainingInterrupted", "ignore_stop_signals", "stop_on_signals"]

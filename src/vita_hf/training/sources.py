@@ -111,6 +111,3 @@ def make_clips(
         settings.steps * settings.batch_size,
     )
     return ClipDataset(rows, [source.clips for source in sources], schedule, skip_broken)
-
-
-__all__ = ["Source", "make_clips", "read_sources"]

@@ -37,6 +37,3 @@ def download(url: str) -> IO[bytes]:
         raise
     file.seek(0)
     return file
-
-
-__all__ = ["download", "is_url"]

@@ -176,6 +176,3 @@ def import_av() -> Any:
             "video files need the av package: pip install vita-hf[video]. Folders and lists of images work without it."
         ) from error
     return av
-
-
-__all__ = ["VIDEO_SUFFIXES", "VideoReader", "import_av"]

@@ -33,6 +33,3 @@ def resize_output_size(height: int, width: int, shortest_edge: int, longest_edge
         short, long = short * shrink, long * shrink
     short, long = max(1, int(short + 0.5)), max(1, int(long + 0.5))
     return (short, long) if height <= width else (long, short)
-
-
-__all__ = ["resize_output_size"]

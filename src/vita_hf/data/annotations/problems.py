@@ -98,6 +98,3 @@ class InvalidInputError(ValueError):
 
 class AnnotationError(InvalidInputError):
     """Annotations that cannot be used; see [`InvalidInputError`]."""
-
-
-__all__ = ["KINDS", "AnnotationError", "InvalidInputError", "Problem"]

@@ -373,6 +373,3 @@ def infer_size(segmentations: Iterable[Any]) -> tuple[int, int] | None:
         if is_list(size) and len(size) == 2 and all(is_integer(side) and side > 0 for side in size):
             return (int(size[0]), int(size[1])) if math.prod(size) <= MAX_PIXELS else None
     return None
-
-
-__all__ = ["Annotation", "AnnotationFile", "Video", "infer_size", "load_json", "read_annotations"]

@@ -92,6 +92,3 @@ def _draw_large_scale_jitter(
         Crop(top, left, (min(height, jitter.size), min(width, jitter.size))),
         Pad(pad_value, (jitter.size, jitter.size)),
     ]
-
-
-__all__ = ["draw_transforms"]

@@ -81,6 +81,3 @@ def collate_clips(
         "video_ids": [clip["video_id"] for clip in clips],
         "skipped": [message for clip in clips for message in clip.get("skipped", [])],
     }
-
-
-__all__ = ["collate_clips"]

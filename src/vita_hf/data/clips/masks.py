@@ -75,6 +75,3 @@ def _transform_polygon(polygon: Sequence[float], transforms: Sequence[Transform]
     for transform in transforms:
         points = transform.polygon(points)
     return points.ravel().tolist()
-
-
-__all__ = ["frame_masks"]

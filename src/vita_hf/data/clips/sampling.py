@@ -116,6 +116,3 @@ def _transformed_image(
         else:
             cache[view] = decode_frame(row["frames"][frame], row)
     return cache[view]
-
-
-__all__ = ["draw_clip", "sample_frames"]

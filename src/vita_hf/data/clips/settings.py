@@ -97,6 +97,3 @@ class ClipSettings(Settings):
         if self.num_frames > 1 and self.frame_range == 0:
             raise ValueError("expected a frame_range of at least 1 for clips of several frames, got 0")
         return self
-
-
-__all__ = ["ClipSettings", "LargeScaleJitter", "Settings"]

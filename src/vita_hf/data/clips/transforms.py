@@ -153,6 +153,3 @@ def clip_polygon(points: np.ndarray, height: float, width: float) -> np.ndarray:
         crossings[crosses, axis] = bound
         points = np.stack([points, crossings], axis=1)[np.stack([inside, crosses], axis=1)]
     return points
-
-
-__all__ = ["Crop", "HorizontalFlip", "Pad", "Resize", "Rotate", "Transform", "clip_polygon"]
