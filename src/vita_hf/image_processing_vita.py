@@ -354,23 +354,6 @@ class VitaVideoProcessor(BaseVideoProcessor):
 
         Raises:
             ValueError: if an argument has a wrong value or length, or a frame size exceeds (H, W).
-
-        Example:
-        ```python
-        >>> import torch
-        >>> from vita_hf import VitaForVideoInstanceSegmentation, VitaVideoProcessor
-        >>> from vita_hf.inference.loading import SHIPPED_MODEL
-
-        >>> model = VitaForVideoInstanceSegmentation.from_pretrained(SHIPPED_MODEL).eval()
-        >>> processor = VitaVideoProcessor.from_pretrained(SHIPPED_MODEL)
-        >>> inputs = processor(torch.zeros(3, 3, 96, 128, dtype=torch.uint8))
-        >>> with torch.no_grad():
-        ...     outputs = model(inputs.pixel_values_videos)
-        >>> (result,) = processor.post_process_video_instance_segmentation(outputs, inputs.frame_sizes, top_k=5)
-        >>> result.masks.shape
-        torch.Size([5, 3, 96, 128])
-
-        ```
         """
         features, batch_size = outputs.video_mask_features, len(outputs.video_mask_features)
         if chunk_size < 1:

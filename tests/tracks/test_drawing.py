@@ -180,7 +180,7 @@ def test_speed_is_the_videos(tmp_path):
         (crossing()[0], "full.mp4", {}, FileExistsError, r"full\.mp4 is a folder: choose another output"),
         (crossing()[0], "a.mp4", {"alpha": 1.5}, ValueError, r"alpha must be between 0 and 1, got 1\.5"),
         (crossing()[0], "a.mp4", {"fps": 0}, ValueError, "fps must be above 0, got 0"),
-        ([crossing()[0]] * 2, "a.mp4", {}, ValueError, "expected the one video that the tracks were found in, got 2"),
+        ([crossing()[0]] * 2, "a.mp4", {}, TypeError, "item 0 of the list of images is no image but ndarray"),
         (crossing()[0], "a.mp4", {"scale": -1}, ValueError, "scale must be above 0, got -1"),
         ("missing.mp4", "a.mp4", {}, FileNotFoundError, r"missing\.mp4"),
     ],

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 from urllib.parse import unquote, urlparse
@@ -43,7 +43,7 @@ accelerate or torchrun, processes (GPUs) share the videos:
 """
 
 # The settings that the results depend on, apart from model and video.
-_RECORDED = ("threshold", "top_k", "several_labels", "fps", "stride", "max_frames", "dtype", "json_only")
+_RECORDED = ("threshold", "top_k", "one_label_per_query", "fps", "stride", "max_frames", "dtype", "json_only")
 
 
 class Video(NamedTuple):
@@ -75,7 +75,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tracks.add_argument("--top-k", type=int, metavar="K", help="the most tracks of a video (default: all)")
     tracks.add_argument(
         "--several-labels",
-        action="store_true",
+        dest="one_label_per_query",
+        action="store_false",
         help="allow several labels per track: the rule for metrics, together with --threshold 0 --top-k 10",
     )
 
@@ -109,7 +110,10 @@ def run(args: argparse.Namespace) -> int:
     rank, num_processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if args.output.exists() and not args.output.is_dir():
         raise NotADirectoryError(f"the output directory {args.output} is a file")
-    options = segmentation_options(args, progress=None if rank == 0 else False)
+    names = {field.name for field in fields(SegmentationOptions)} & vars(args).keys()
+    options = SegmentationOptions(
+        **{name: getattr(args, name) for name in names}, progress=None if rank == 0 else False
+    )
     videos = find_videos(args.videos)
     model = args.model or shipped_model(quiet=rank > 0)
     inputs = {"model": describe_model(model), **{name: getattr(args, name) for name in _RECORDED}}
@@ -140,21 +144,6 @@ def run(args: argparse.Namespace) -> int:
     if failures and len(unfinished) > 1:
         print(f"{failures} of {len(unfinished)} videos failed", file=sys.stderr)
     return 1 if failures else 0
-
-
-def segmentation_options(args: argparse.Namespace, progress: bool | None) -> SegmentationOptions:
-    return SegmentationOptions(
-        threshold=args.threshold,
-        top_k=args.top_k,
-        one_label_per_query=not args.several_labels,
-        mask_features=args.mask_features,
-        chunk_size=args.chunk_size,
-        fps=args.fps,
-        stride=args.stride,
-        max_frames=args.max_frames,
-        decoder=args.decoder,
-        progress=progress,
-    )
 
 
 def segment(

@@ -35,16 +35,6 @@ def load_model(
         OSError: if the Hub has no such model or cannot be reached.
         ValueError: if it is not a VITA model, weights or the processor's settings are missing, or a file cannot be
             read.
-
-    Example:
-    ```python
-    >>> from vita_hf.inference.loading import SHIPPED_MODEL, load_model
-
-    >>> model, processor = load_model(SHIPPED_MODEL)
-    >>> model.config.id2label[0]
-    'disc'
-
-    ```
     """
     load_config(model)
     processor = load_processor(model)

@@ -62,19 +62,6 @@ class VideoInstancesBuilder:
 
     Raises:
         ValueError: if `output_format` is unknown or `top_k` is not positive.
-
-    Example:
-    ```python
-    >>> import torch
-    >>> from vita_hf.tracks.building import VideoInstancesBuilder
-
-    >>> builder = VideoInstancesBuilder(torch.tensor([[9.0, 0.0]]), torch.ones(1, 4))
-    >>> for _ in range(3):  # chunks of two frames
-    ...     builder.add_frames(torch.ones(2, 4, 6, 8))
-    >>> builder.build().masks.shape
-    torch.Size([1, 6, 24, 32])
-
-    ```
     """
 
     def __init__(

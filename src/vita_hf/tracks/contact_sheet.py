@@ -9,10 +9,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..files import atomic_path
+from ..video.sources import open_video
 from .base import Tracks
 from .painter import Painter
 from .palette import track_color
-from .result_frames import ResultFrames
+from .result_frames import read_result_frames
 
 _BACKGROUND, _INK, _FAINT = (255, 255, 255), (32, 32, 32), (226, 226, 226)
 _FONT_SIZE, _GAP, _ROW = 14, 12, 24
@@ -59,7 +60,7 @@ def plot(
     ```
     """
     sheet = ContactSheet(result, path, num_frames=num_frames, columns=columns, width=width)
-    for image, frame in zip(ResultFrames(result, video, decoder, sheet.chosen), sheet.chosen):
+    for frame, image in read_result_frames(result, open_video(video, decoder=decoder), sheet.chosen):
         sheet.add(image, frame)
     sheet.save()
     return sheet.picture

@@ -6,11 +6,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from ..video.sources import open_video
 from ..video.writer import check_output, video_writer
 from .base import Tracks
 from .contact_sheet import ContactSheet
 from .painter import Painter
-from .result_frames import ResultFrames
+from .result_frames import read_result_frames
 
 
 def render(
@@ -81,12 +82,14 @@ def render(
         if value is not None and not value > 0:
             raise ValueError(f"{name} must be above 0, got {value}")
     painter = Painter(result, alpha, contours, labels)
-    frames = ResultFrames(result, video, decoder)
+    source = open_video(video, decoder=decoder)
     sheet = None if contact_sheet is None else ContactSheet(result, contact_sheet)
     height, width = (max(1, round(scale * side)) for side in result.size)
-    with video_writer(path, fps or _sampled_fps(result, frames.fps) or 10) as write:
-        for frame, image in enumerate(tqdm(frames, desc=path.name, unit="frame", disable=not progress)):
-            write(painter.draw(image, frame, (height, width)), frames.numbers[frame])
+    numbers = result.frame_numbers
+    with video_writer(path, fps or _sampled_fps(result, source.fps) or 10) as write:
+        frames = read_result_frames(result, source)
+        for frame, image in tqdm(frames, path.name, result.num_frames, unit="frame", disable=not progress):
+            write(painter.draw(image, frame, (height, width)), numbers[frame])
             if sheet is not None:
                 sheet.add(image, frame)
     if sheet is not None:

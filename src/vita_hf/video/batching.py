@@ -33,15 +33,6 @@ def padded_size(sizes: Iterable[Sequence[int]], divisor: int) -> tuple[int, int]
 
     Returns:
         (height, width).
-
-    Example:
-    ```python
-    >>> from vita_hf.video.batching import padded_size
-
-    >>> padded_size([(360, 640), (480, 360)], 32)
-    (480, 640)
-
-    ```
     """
     height, width = (-(-max(sides) // divisor) * divisor for sides in zip(*sizes))
     return height, width

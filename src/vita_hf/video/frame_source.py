@@ -63,16 +63,6 @@ class EveryNth(Container[int]):
 
     Attributes:
         step: Frames of the video per frame used, at least 1. It may be a fraction.
-
-    Example:
-    ```python
-    >>> from fractions import Fraction
-    >>> from vita_hf.video.frame_source import EveryNth
-
-    >>> [index for index in range(10) if index in EveryNth(Fraction(5, 2))]
-    [0, 2, 5, 7]
-
-    ```
     """
 
     step: int | Fraction

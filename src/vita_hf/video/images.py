@@ -102,16 +102,6 @@ def to_rgb_tensor(
 
     Raises:
         ValueError: if the dtype, the shape or the number of channels cannot be used.
-
-    Example:
-    ```python
-    >>> import numpy as np
-    >>> from vita_hf.video.images import to_rgb_tensor
-
-    >>> to_rgb_tensor(np.zeros((48, 64), dtype=np.uint8)).shape
-    torch.Size([3, 48, 64])
-
-    ```
     """
     if isinstance(image, str | Path):
         image = read_image(image)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from .download import is_url
 from .frame_source import FrameSource, check_frame_size
@@ -27,8 +26,8 @@ def open_video(video: Any, name: str | None = None, decoder: str = "pyav") -> Fr
     Open one video of any kind.
 
     Args:
-        video: A path to a video file or to a folder of images, an http(s) address, a list of images, an array or tensor
-            with 4 dimensions, or an iterator of images. A source that is already open is returned as it is.
+        video: A path to a video file or to a folder of images, an http(s) address, an image or a list of images, an
+            array or tensor with 4 dimensions, or an iterator of images. An open source is returned as it is.
         name: The video's name in messages; by default its path or address.
         decoder: Decoder of video files, see [`VideoReader`].
 
@@ -54,6 +53,8 @@ def open_video(video: Any, name: str | None = None, decoder: str = "pyav") -> Fr
     if isinstance(video, FrameSource):
         return video
     name = name or (str(video) if isinstance(video, str | Path) else "the video")
+    if is_image(video):
+        return FrameList([video], name)
     if isinstance(video, str | Path):
         if not Path(video).is_dir():
             return VideoReader(video, decoder, name)
@@ -85,7 +86,7 @@ def split_videos(videos: Any) -> list:
         TypeError: if `videos` is neither a video nor a list.
         ValueError: if it is empty, or mixes images and videos.
     """
-    if isinstance(videos, str | Path | Image.Image | FrameSource):
+    if is_image(videos) or isinstance(videos, str | Path | FrameSource):
         videos = [videos]
     elif isinstance(videos, np.ndarray | torch.Tensor):
         videos = list(videos) if videos.ndim == 5 else [videos]

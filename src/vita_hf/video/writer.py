@@ -42,21 +42,6 @@ def video_writer(path: Path, fps: float) -> Generator[Callable[[np.ndarray, int]
 
     Yields:
         A function that takes a frame, uint8 RGB (H, W, 3), and its number, which names its png (`00042.png`).
-
-    Example:
-    ```python
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from pathlib import Path
-    >>> from vita_hf.video.writer import video_writer
-
-    >>> folder = Path(tempfile.mkdtemp(), "frames")
-    >>> with video_writer(folder, fps=10) as write:
-    ...     write(np.zeros((48, 64, 3), dtype=np.uint8), 42)
-    >>> [file.name for file in folder.iterdir()]
-    ['00042.png']
-
-    ```
     """
     suffix = path.suffix.lower()
     with atomic_path(path) as temporary:
