@@ -34,7 +34,7 @@ def test_sharding(monkeypatch):
         )
 
     check_sharding(sharded(), evaluates=False)
-    with pytest.raises(ValueError, match="while parameters are sharded"):
+    with pytest.raises(ValueError, match="while its parameters are sharded"):
         check_sharding(sharded(), evaluates=True)
     with pytest.raises(ValueError, match="expected bf16 or no with FSDP, got fp16"):
         check_sharding(sharded("fp16"), evaluates=False)

@@ -29,6 +29,17 @@ class DataSource:
     videos: int | None = None
     weight: float | None = None
 
+    def describe(self, split: str | None = None) -> str:
+        """Describe the dataset, for example as "YouTube-VIS 2019 (`train.json`, 2,238 videos, weight 1)"."""
+        details = [split] if split else []
+        if self.annotations:
+            details.append(f"`{self.annotations}`")
+        if self.videos is not None:
+            details.append(f"{self.videos:,} {'images' if self.name == 'coco' else 'videos'}")
+        if self.weight is not None:
+            details.append(f"weight {self.weight:g}")
+        return dataset_title(self.name) + (f" ({', '.join(details)})" if details else "")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingReport:
@@ -126,7 +137,6 @@ def training_card(
         datasets=list(published) or None,
         eval_results=_eval_results(report) or None,
     )
-    categories = report.metrics.get("per_category", {})
     return render_card(
         "training.md",
         config,
@@ -135,14 +145,7 @@ def training_card(
         title=title,
         dataset=dataset,
         report=report,
-        evaluated_on=report.evaluated_on and _describe(report.evaluated_on, report.split),
-        scores={name: _per_cent(value) for name, value in report.scores().items()},
-        category_scores=[{"category": name, "AP": _per_cent(value)} for name, value in categories.items()],
-        facts=[{"": name, " ": value} for name, value in _facts(report).items() if value not in (None, "")],
-        learning_curve=[
-            {name: f"{value:.4g}" if isinstance(value, float) else value for name, value in row.items()}
-            for row in report.learning_curve
-        ],
+        duration=None if report.seconds is None else timedelta(seconds=round(report.seconds)),
     )
 
 
@@ -163,38 +166,6 @@ def _eval_results(report: TrainingReport) -> list[EvalResult]:
         )
         for name, value in report.scores().items()
     ]
-
-
-def _facts(report: TrainingReport) -> dict[str, Any]:
-    """Return the rows of the table about the training; rows without a value are left out later."""
-    return {
-        "Recipe": f"`{report.recipe}`",
-        "Changes to it": ", ".join(f"`{override}`" for override in report.overrides) or "none",
-        "Data": "; ".join(_describe(source) for source in report.data),
-        "Optimiser steps": f"{report.steps:,}",
-        "Clips per step": report.batch_size,
-        "Seed": report.seed,
-        "Initial weights": f"`{report.base_model}`" if report.base_model else "random",
-        "Hardware": report.hardware,
-        "Time": None if report.seconds is None else timedelta(seconds=round(report.seconds)),
-        "Versions": ", ".join(f"{name} {version}" for name, version in report.versions.items()),
-    }
-
-
-def _describe(source: DataSource, split: str | None = None) -> str:
-    """Describe a dataset, for example: YouTube-VIS 2019 (`train.json`, 2,238 videos, weight 1)."""
-    details = [split] if split else []
-    if source.annotations:
-        details.append(f"`{source.annotations}`")
-    if source.videos is not None:
-        details.append(f"{source.videos:,} {'images' if source.name == 'coco' else 'videos'}")
-    if source.weight is not None:
-        details.append(f"weight {source.weight:g}")
-    return dataset_title(source.name) + (f" ({', '.join(details)})" if details else "")
-
-
-def _per_cent(fraction: float) -> str:
-    return "–" if fraction < 0 else f"{100 * fraction:.1f}"
 
 
 __all__ = ["DataSource", "TrainingReport", "training_card"]

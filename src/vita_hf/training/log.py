@@ -14,21 +14,6 @@ class TrainingLog:
     Args:
         path: The file.
         enabled: Whether this process writes it; exactly one process should.
-
-    Example:
-    ```python
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> from vita_hf.training.log import TrainingLog
-
-    >>> log = TrainingLog(Path(tempfile.mkdtemp(), "log.jsonl"))
-    >>> for step in (10, 20):
-    ...     log.write({"step": step, "loss": 100 / step})
-    >>> log.rewind(10)
-    >>> log.entries()
-    [{'step': 10, 'loss': 10.0}]
-
-    ```
     """
 
     def __init__(self, path: Path, enabled: bool = True):

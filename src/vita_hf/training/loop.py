@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,8 @@ from tqdm.auto import tqdm
 from ..data.clips.collate import collate_clips
 from ..data.clips.schedule import StepBatchSampler
 from ..data.clips.streamed import StreamBatchSampler, StreamedClips
+from ..evaluation.scores import evaluate_split
+from ..evaluation.splits import Split
 from ..image_processing_vita import VitaVideoProcessor
 from ..loss_vita import count_loss_normalizers, reduce_loss_normalizers
 from ..modeling_vita import VitaForVideoInstanceSegmentation
@@ -30,9 +32,6 @@ from .options import TrainingOptions
 from .signals import StopRequest, TrainingInterrupted, stop_on_signals
 
 logger = logging.getLogger(__name__)
-
-# Takes the unwrapped model and the number of finished steps; returns scores.
-Evaluation = Callable[[VitaForVideoInstanceSegmentation, int], dict[str, Any]]
 
 
 class Trainer:
@@ -47,7 +46,7 @@ class Trainer:
         settings: How the model is optimised.
         clips: A [`~vita_hf.data.clips.schedule.ClipDataset`] or [`~vita_hf.data.clips.streamed.StreamedClips`].
         options: How the training runs.
-        evaluate: Scores the model. Called in every process.
+        split: The split to score the model on.
 
     Attributes:
         step: Number of finished steps.
@@ -63,10 +62,10 @@ class Trainer:
         settings: TrainingSettings,
         clips: Dataset,
         options: TrainingOptions,
-        evaluate: Evaluation | None = None,
+        split: Split | None = None,
     ):
         self.accelerator, self.settings, self.clips, self.options = accelerator, settings, clips, options
-        self.config, self.processor, self.evaluate = model.config, processor, evaluate
+        self.config, self.processor, self.split = model.config, processor, split
         self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model, settings))
         self.checkpoints = Checkpoints(options.output / "checkpoints", options.keep)
         self.log = TrainingLog(options.output / "log.jsonl", enabled=accelerator.is_main_process)
@@ -250,7 +249,7 @@ class Trainer:
         self.accelerator.log(means, step=self.step)
 
     def _evaluation_is_due(self) -> bool:
-        if self.evaluate is None:
+        if self.split is None:
             return False
         every = self.options.evaluate_every
         if self.step != self.settings.steps and not (every and self.step and self.step % every == 0):
@@ -259,11 +258,12 @@ class Trainer:
         return not broadcast_object_list([scored])[0]  # the main process has the log
 
     def _evaluate_if_due(self, stop: StopRequest) -> None:
-        if self.evaluate is None or not self._evaluation_is_due():
+        if self.split is None or not self._evaluation_is_due():
             return
         model = self.accelerator.unwrap_model(self.model)
         with stop.stop_at_once(f"stopped before step {self.step} was scored; run the same command to continue"):
-            scores = self.evaluate(model.eval(), self.step)
+            folder = self.options.output / "evaluation" / f"step-{self.step:09d}"
+            scores = evaluate_split(self.accelerator, model.eval(), self.processor, self.split, folder)
         self._switch_to_training()
         self.log.write({"step": self.step, "evaluation": scores})
         numbers = {f"evaluation/{name}": value for name, value in scores.items() if isinstance(value, float)}
@@ -284,4 +284,4 @@ class Trainer:
         self.seconds, self._clock = self.seconds + now - self._clock, now
 
 
-__all__ = ["Evaluation", "Trainer"]
+__all__ = ["Trainer"]

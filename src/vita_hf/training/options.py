@@ -8,31 +8,10 @@ from pathlib import Path
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """
-    The options of `vita-hf train`: which recipe, which data, and how to run. Only the recipe and its overrides, `init`
-    and the data change what the model learns.
+    The options of `vita-hf train`, which `vita-hf train --help` describes.
 
-    Attributes:
-        recipe: A recipe of the package, or a YAML file.
-        output: Directory for the model, its checkpoints and its log.
-        overrides: Changes to the recipe, each `section.key=value`.
-        init: Replaces the recipe's `training.init`.
-        data_root: Directory that holds the datasets that the recipe names.
-        train_json, train_images: Instead of `data_root`, an annotation file and the directory of its images.
-        train_parquet: Instead of `data_root`, a directory or Hub dataset that `scripts/prepare_dataset.py` wrote.
-        streaming: Whether to read `train_parquet` while training instead of copying it first.
-        eval_json, eval_images: Annotation file and images of the split to score the model on.
-        skip_broken: Whether to leave out, count and log videos that cannot be read, instead of stopping.
-        micro_batches: Forward passes per step; more passes need less memory.
-        workers: Worker processes that load clips, for each training process.
-        gradient_checkpointing: Whether to recompute activations in the backward pass, which saves memory.
-        log_every: Steps between log entries; an entry holds the means over these steps.
-        checkpoint_every: Steps between checkpoints.
-        keep: Number of checkpoints to keep.
-        evaluate_every: Steps between evaluations; 0 for a single one at the end.
-        overwrite: Whether to remove an earlier training from `output` and start again.
-        report_to: A tracker that Accelerate knows, for example "tensorboard".
-        push_to_hub: Hub repository for the finished model.
-        cpu: Whether to stay on the CPU even if there is a GPU.
+    Only the recipe with its changes (`overrides`, `init`) and the data decide what the model learns; the other options
+    decide how the training runs.
 
     Raises:
         ValueError: if options contradict each other or a number is out of range.

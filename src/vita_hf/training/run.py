@@ -3,9 +3,9 @@
 import json
 import logging
 import shutil
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -13,17 +13,14 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
-from ..cards.training import DataSource
 from ..data.clips.schedule import check_batch_size
-from ..evaluation.scores import evaluate_split
 from ..evaluation.splits import Split, check_split, read_split
 from ..files import RunRecord, flatten, write_atomically
 from ..hub import create_repository
 from ..image_processing_vita import VitaVideoProcessor
-from ..modeling_vita import VitaForVideoInstanceSegmentation
 from ..recipes import Recipe, load_recipe
 from .initialization import build_model
-from .loop import Evaluation, Trainer
+from .loop import Trainer
 from .options import TrainingOptions
 from .precision import check_sharding, choose_precision
 from .saving import push_to_hub, save_model
@@ -47,15 +44,8 @@ def train(options: TrainingOptions) -> None:
         TrainingInterrupted: after SIGINT or SIGTERM, once a checkpoint is saved.
     """
     # Settings: find what is wrong before any work.
-    init = [] if options.init is None else [f"training.init={json.dumps(options.init)}"]
-    recipe = load_recipe(options.recipe, [*options.overrides, *init])
+    recipe, init = _load_recipe(options)
     settings = recipe.training
-    if settings.init is None:
-        raise ValueError(
-            f"recipe {options.recipe} starts from another model: expected --init with a directory or Hub id (the "
-            "released models started from the COCO checkpoint with the same backbone; a Mask2Former works, too), "
-            "'backbone' or 'scratch'"
-        )
     accelerator = _create_accelerator(recipe, options)
     check_sharding(accelerator, evaluates=options.eval_json is not None)
     check_batch_size(settings.batch_size, options.micro_batches, accelerator.num_processes)
@@ -67,25 +57,19 @@ def train(options: TrainingOptions) -> None:
         sources = read_sources(recipe, options)
     id2label = sources[0].data.id2label
     split = _read_split(options, id2label)
-    inputs = {
-        **recipe.to_dict(),
-        "sources": {source.data.name: source.num_rows for source in sources},
-        "classes": list(id2label.values()),
-    }
-    record = RunRecord(options.output / "run.json", inputs, _FREE)
+    record = _record(recipe, sources, options.output)
     record.matches()
 
     # Model.
     processor = VitaVideoProcessor(**recipe.processor)
     torch.manual_seed(settings.seed)
-    model = build_model({**recipe.model, "evaluation_top_k": recipe.evaluation.top_k}, id2label, settings.init)
+    model = build_model({**recipe.model, "evaluation_top_k": recipe.evaluation.top_k}, id2label, init)
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     # Training.
     clips = make_clips(sources, settings, options.skip_broken)
-    evaluate = _evaluation(accelerator, processor, split, options.output / "evaluation")
-    trainer = Trainer(accelerator, model, processor, settings, clips, options, evaluate)
+    trainer = Trainer(accelerator, model, processor, settings, clips, options, split)
     resumed = trainer.resume()
     if accelerator.is_main_process:
         if options.push_to_hub:
@@ -102,12 +86,24 @@ def train(options: TrainingOptions) -> None:
         raise
 
     # The finished model.
-    data = [DataSource(name=source.data.name, videos=source.num_rows, weight=source.weight) for source in sources]
-    save_model(accelerator, trainer, processor, recipe, data, evaluated_on=_describe_split(split))
+    save_model(trainer, recipe, sources)
     logger.info("written: %s", options.output)
     if options.push_to_hub and accelerator.is_main_process:
         push_to_hub(options.output, options.push_to_hub)
     accelerator.end_training()
+
+
+def _load_recipe(options: TrainingOptions) -> tuple[Recipe, str]:
+    """Load the recipe; return it and where its weights come from."""
+    changes = [] if options.init is None else [f"training.init={json.dumps(options.init)}"]
+    recipe = load_recipe(options.recipe, [*options.overrides, *changes])
+    if recipe.training.init is None:
+        raise ValueError(
+            f"recipe {options.recipe} starts from another model: expected --init with a directory or Hub id (the "
+            "released models started from the COCO checkpoint with the same backbone; a Mask2Former works, too), "
+            "'backbone' or 'scratch'"
+        )
+    return recipe, recipe.training.init
 
 
 def _create_accelerator(recipe: Recipe, options: TrainingOptions) -> Accelerator:
@@ -146,22 +142,13 @@ def _read_split(options: TrainingOptions, id2label: dict[int, str]) -> Split | N
     return split
 
 
-def _evaluation(
-    accelerator: Accelerator, processor: VitaVideoProcessor, split: Split | None, folder: Path
-) -> Evaluation | None:
-    if split is None:
-        return None
-
-    def evaluate(model: VitaForVideoInstanceSegmentation, step: int) -> dict[str, Any]:
-        return evaluate_split(accelerator, model, processor, split, folder / f"step-{step:09d}")
-
-    return evaluate
-
-
-def _describe_split(split: Split | None) -> DataSource | None:
-    if split is None:
-        return None
-    return DataSource(name=f"{split.path.resolve().parent.name}/{split.path.stem}", videos=len(split.clips))
+def _record(recipe: Recipe, sources: Sequence[Source], output: Path) -> RunRecord:
+    inputs = {
+        **recipe.to_dict(),
+        "sources": {source.data.name: source.num_rows for source in sources},
+        "classes": list(sources[0].data.id2label.values()),
+    }
+    return RunRecord(output / "run.json", inputs, _FREE)
 
 
 def _start_trackers(accelerator: Accelerator, recipe: Recipe) -> None:
@@ -170,7 +157,7 @@ def _start_trackers(accelerator: Accelerator, recipe: Recipe) -> None:
     accelerator.init_trackers("vita-hf", config=config)
 
 
-def _log_start(trainer: Trainer, sources: list[Source], resumed: bool) -> None:
+def _log_start(trainer: Trainer, sources: Sequence[Source], resumed: bool) -> None:
     accelerator, options, settings = trainer.accelerator, trainer.options, trainer.settings
     logger.info(
         "%s step %d of %d: %s; %.2f M parameters to train; processes: %d (%s), micro-batches: %d, clips per step: %d, "

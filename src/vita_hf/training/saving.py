@@ -3,6 +3,7 @@
 import logging
 import platform
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,37 +17,28 @@ from ..cards.training import DataSource, TrainingReport, training_card
 from ..configuration_vita import VitaConfig
 from ..data.categories import CATEGORIES
 from ..hub import hub_errors
-from ..image_processing_vita import VitaVideoProcessor
 from ..recipes import Recipe
 from .initialization import pretrained_name
 from .loop import Trainer
+from .sources import Source
 
 logger = logging.getLogger(__name__)
 
 _PACKAGES = ("vita-hf", "torch", "transformers", "accelerate", "datasets", "timm")
 
 
-def save_model(
-    accelerator: Accelerator,
-    trainer: Trainer,
-    processor: VitaVideoProcessor,
-    recipe: Recipe,
-    data: list[DataSource],
-    evaluated_on: DataSource | None,
-) -> None:
+def save_model(trainer: Trainer, recipe: Recipe, sources: Sequence[Source]) -> None:
     """
     Write weights, configurations and the card to the output directory. Call this in every process.
 
     The weights are stored in `training.save_dtype`; the configuration says float32, so that they load in float32.
 
     Args:
-        accelerator: Gathers the weights.
         trainer: Holds the model and its history.
-        processor: The processor of the model.
         recipe: What was trained.
-        data: The training data, for the card.
-        evaluated_on: The data of the evaluations, for the card.
+        sources: What it was trained on.
     """
+    accelerator, output = trainer.accelerator, trainer.options.output
     model = accelerator.unwrap_model(trainer.model)
     state = accelerator.get_state_dict(trainer.model)
     if not accelerator.is_main_process:
@@ -54,44 +46,38 @@ def save_model(
     dtype = getattr(torch, recipe.training.save_dtype)
     state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     model.config.dtype = torch.float32
-    report = _describe_training(accelerator, trainer, recipe, model.config, data, evaluated_on)
-    # Own data with a recipe for another dataset: the recipe's name says nothing about the classes.
-    names = CATEGORIES.get(recipe.data.dataset)
-    card = training_card(
-        model.config, report, dataset=recipe.data.dataset if names == tuple(model.config.id2label.values()) else None
-    )
-    output = trainer.options.output
+    # With own data, the classes need not be those of the recipe's dataset.
+    is_recipe_dataset = CATEGORIES.get(recipe.data.dataset) == tuple(model.config.id2label.values())
+    dataset = recipe.data.dataset if is_recipe_dataset else None
+    card = training_card(model.config, _describe_training(trainer, recipe, sources), dataset=dataset)
     with tempfile.TemporaryDirectory(dir=output, prefix=".unfinished-") as unfinished:
         model.save_pretrained(unfinished, state_dict=state)
-        processor.save_pretrained(unfinished)
+        trainer.processor.save_pretrained(unfinished)
         Path(unfinished, "README.md").write_text(card, encoding="utf-8")
         for file in Path(unfinished).iterdir():
             file.chmod(0o644)  # safetensors lets only the owner read its files
             file.replace(output / file.name)
 
 
-def _describe_training(
-    accelerator: Accelerator,
-    trainer: Trainer,
-    recipe: Recipe,
-    config: VitaConfig,
-    data: list[DataSource],
-    evaluated_on: DataSource | None,
-) -> TrainingReport:
-    entries = trainer.log.entries()
+def _describe_training(trainer: Trainer, recipe: Recipe, sources: Sequence[Source]) -> TrainingReport:
+    entries, split = trainer.log.entries(), trainer.split
     scores = [entry["evaluation"] for entry in entries if "evaluation" in entry and entry["step"] == trainer.step]
+    evaluated_on = None
+    if split is not None and scores:
+        name = f"{split.path.resolve().parent.name}/{split.path.stem}"
+        evaluated_on = DataSource(name=name, videos=len(split.clips))
     return TrainingReport(
         recipe=trainer.options.recipe,
-        data=data,
+        data=[DataSource(name=source.data.name, videos=source.num_rows, weight=source.weight) for source in sources],
         steps=trainer.step,
         batch_size=recipe.training.batch_size,
         seed=recipe.training.seed,
         overrides=trainer.options.overrides,
         versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         metrics=scores[-1] if scores else {},
-        evaluated_on=evaluated_on if scores else None,
-        base_model=base_model(recipe.training.init, config),
-        hardware=describe_hardware(accelerator),
+        evaluated_on=evaluated_on,
+        base_model=base_model(recipe.training.init, trainer.config),
+        hardware=describe_hardware(trainer.accelerator),
         seconds=trainer.seconds,
         learning_curve=learning_curve(entries),
     )
