@@ -32,6 +32,7 @@ def workspace(tmp_path_factory):
     model = load_golden("r50").model()
     model.config.id2label = {i: category["name"] for i, category in enumerate(CATEGORIES)}
     model.config.label2id = {name: i for i, name in model.config.id2label.items()}
+    model.config.evaluation_top_k = 9
     model.save_pretrained(folder / "model")
     VitaVideoProcessor(size={"shortest_edge": 48, "longest_edge": 64}).save_pretrained(folder / "model")
     write_split(folder)
@@ -77,9 +78,9 @@ def whole(workspace, capsys):
 
 def test_one_process(workspace, whole):
     folder, printed = whole
-    assert "12 videos, 7 categories, top 10, 1 processes on cpu" in printed
+    assert "12 videos, 7 categories, top 9, 1 processes on cpu" in printed
     results = json.loads((folder / "results.json").read_text())
-    assert len(results) == 120 and {entry["video_id"] for entry in results} == set(range(100, 112))
+    assert len(results) == 12 * 9 and {entry["video_id"] for entry in results} == set(range(100, 112))
     assert all(len(entry["segmentations"]) == 2 for entry in results)
     assert {entry["category_id"] for entry in results} <= {category["id"] for category in CATEGORIES}
     with zipfile.ZipFile(folder / "submission.zip") as archive:
@@ -132,7 +133,13 @@ def test_existing_results_are_scored(workspace, whole, capsys):
     assert f"| {scores['AP']:.4f} | {scores['AP50']:.4f} |" in printed
 
 
-def test_without_annotations_it_says_so(workspace, capsys):
+def test_missing_arguments_are_named(workspace, capsys):
+    with pytest.raises(SystemExit, match="1"):
+        evaluate(workspace, capsys, "--annotations", "videos.json", "--model", "model")
+    assert capsys.readouterr().err == "error: expected --model, --images and --output, or --results\n"
+
+
+def test_split_without_annotations_gives_a_submission_only(workspace, capsys):
     printed = evaluate(workspace, capsys, *arguments_for("unannotated.json", "unannotated"))
     assert "unannotated.json has no annotations, so there is nothing to score against" in printed
     assert (workspace / "unannotated" / "submission.zip").is_file()
