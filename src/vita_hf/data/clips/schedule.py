@@ -6,6 +6,7 @@ workers and processes makes no difference, and training can resume at any step.
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -21,14 +22,7 @@ _SOURCES, _PERMUTATION, _CLIP = range(3)
 
 
 class Draw(NamedTuple):
-    """
-    One sample of the schedule.
-
-    Attributes:
-        source: Index of the source.
-        epoch: Number of complete passes over the source so far.
-        index: Index of the row in the source.
-    """
+    """One sample of the schedule: row `index` of a source, after `epoch` complete passes over that source."""
 
     source: int
     epoch: int
@@ -103,6 +97,7 @@ class SampleSchedule:
         self._drawn_before.append(self._drawn_before[-1] + np.bincount(sources, minlength=len(self.sizes)))
 
 
+@dataclass(eq=False)
 class ClipDataset(Dataset):
     """
     The clips of a training: item n is sample n of the schedule, drawn by [`draw_clip`].
@@ -119,19 +114,17 @@ class ClipDataset(Dataset):
         BrokenSampleError: from an item, if its row is broken and `skip_broken` is False.
     """
 
-    def __init__(
-        self,
-        sources: Sequence[Sequence[dict[str, Any]]],
-        settings: Sequence[ClipSettings],
-        schedule: SampleSchedule,
-        skip_broken: bool = False,
-    ):
-        sizes = [len(source) for source in sources]
-        if sizes != schedule.sizes or len(settings) != len(sizes):
+    sources: Sequence[Sequence[dict[str, Any]]]
+    settings: Sequence[ClipSettings]
+    schedule: SampleSchedule
+    skip_broken: bool = False
+
+    def __post_init__(self):
+        sizes, settings = [len(source) for source in self.sources], len(self.settings)
+        if sizes != self.schedule.sizes or settings != len(sizes):
             raise ValueError(
-                f"sources with {sizes} rows do not match a schedule for {schedule.sizes} and {len(settings)} settings"
+                f"sources with {sizes} rows do not match a schedule for {self.schedule.sizes} and {settings} settings"
             )
-        self.sources, self.settings, self.schedule, self.skip_broken = sources, settings, schedule, skip_broken
 
     def __len__(self) -> int:
         return len(self.schedule)
@@ -150,6 +143,7 @@ class ClipDataset(Dataset):
         raise ValueError(f"all {len(rows)} rows of source {source} are broken; the first: {skipped[0]}")
 
 
+@dataclass(frozen=True)
 class StepBatchSampler:
     """
     The sample numbers of one process's batches, for the steps [start_step, steps).
@@ -170,23 +164,20 @@ class StepBatchSampler:
         ValueError: if `batch_size` is not a multiple of `micro_batches` · `num_processes`, or a number is out of range.
     """
 
-    def __init__(
-        self,
-        steps: int,
-        batch_size: int,
-        *,
-        micro_batches: int = 1,
-        num_processes: int = 1,
-        process_index: int = 0,
-        start_step: int = 0,
-    ):
-        check_batch_size(batch_size, micro_batches, num_processes)
-        if not 0 <= process_index < num_processes:
-            raise ValueError(f"process_index: expected 0 to {num_processes - 1}, got {process_index}")
-        if not 0 <= start_step <= steps:
-            raise ValueError(f"start_step: expected 0 to {steps}, got {start_step}")
-        self.steps, self.batch_size, self.micro_batches = steps, batch_size, micro_batches
-        self.num_processes, self.process_index, self.start_step = num_processes, process_index, start_step
+    steps: int
+    batch_size: int
+    _: KW_ONLY
+    micro_batches: int = 1
+    num_processes: int = 1
+    process_index: int = 0
+    start_step: int = 0
+
+    def __post_init__(self):
+        check_batch_size(self.batch_size, self.micro_batches, self.num_processes)
+        if not 0 <= self.process_index < self.num_processes:
+            raise ValueError(f"process_index: expected 0 to {self.num_processes - 1}, got {self.process_index}")
+        if not 0 <= self.start_step <= self.steps:
+            raise ValueError(f"start_step: expected 0 to {self.steps}, got {self.start_step}")
 
     def __len__(self) -> int:
         return (self.steps - self.start_step) * self.micro_batches

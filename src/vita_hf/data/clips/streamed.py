@@ -1,6 +1,7 @@
 """Training clips from a stream of rows, in an order that depends only on the seed."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -65,6 +66,7 @@ def _shuffled(rows: IterableDataset, rng: np.random.Generator, buffer_size: int)
         yield buffer[index]
 
 
+@dataclass(eq=False)
 class StreamedClips(Dataset):
     """
     Clips of streamed rows: an item is `(n, row)`, and (seed, n) decide how its clip is drawn.
@@ -79,8 +81,10 @@ class StreamedClips(Dataset):
         buffer_size: Number of rows that the next one is drawn from.
     """
 
-    def __init__(self, rows: IterableDataset, settings: ClipSettings, seed: int, buffer_size: int = 100):
-        self.rows, self.settings, self.seed, self.buffer_size = rows, settings, seed, buffer_size
+    rows: IterableDataset
+    settings: ClipSettings
+    seed: int
+    buffer_size: int = 100
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "rows": None}  # workers do not read the stream
