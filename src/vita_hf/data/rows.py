@@ -5,9 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pycocotools import mask as mask_api
-
-from ..ops.rle import explain_corruption, read_segmentation
+from ..ops.rle import compress, read_segmentation
 from .annotations import Annotation, AnnotationFile, Problem, Video
 from .annotations.values import is_finite, is_id, shorten
 
@@ -53,43 +51,41 @@ def _read_track(
     annotation: Annotation, video: Video, note: Callable[[str, str, int], None]
 ) -> list[dict[str, Any] | None]:
     """Read the segmentation of every frame: None, or {"rle", "polygons"} with one of them set."""
+    size = [video.height, video.width]
     track = []
     for frame, segmentation in enumerate(annotation.segmentations):
+        mask = None
         if not segmentation or (annotation.boxes is not None and not annotation.boxes[frame]):
-            track.append(None)
+            pass
         elif isinstance(segmentation, dict):
-            counts = _read_rle(segmentation, video, lambda kind, message, frame=frame: note(kind, message, frame))
-            track.append(None if counts is None else {"rle": counts, "polygons": None})
+            try:
+                mask = {"rle": _read_rle(segmentation, size), "polygons": None}
+            except ValueError as error:
+                note(_kind_of_problem(segmentation, size), str(error), frame)
         elif isinstance(segmentation, list):
-            polygons = []
-            for index, polygon in enumerate(segmentation):
-                if _is_polygon(polygon):
-                    polygons.append(polygon)
-                else:
+            polygons = [polygon for polygon in segmentation if _is_polygon(polygon)]
+            mask = {"rle": None, "polygons": polygons} if polygons else None
+            for index, polygon in enumerate(segmentation) if len(polygons) < len(segmentation) else ():
+                if not _is_polygon(polygon):
                     expected = "expected [x0, y0, …] of at least three points"
                     note("polygon", f"polygon {index}: {expected}, got {shorten(polygon)}", frame)
-            track.append({"rle": None, "polygons": polygons} if polygons else None)
         else:
             note("malformed", f"expected null, an RLE or polygons, got {shorten(segmentation)}", frame)
-            track.append(None)
+        track.append(mask)
     return track
 
 
-def _read_rle(segmentation: dict[str, Any], video: Video, note: Callable[[str, str], None]) -> str | None:
-    """Read the counts of an RLE as a compressed string. The content of strings is checked when they are decoded."""
-    size, pixels = [video.height, video.width], video.height * video.width
-    try:
-        counts = read_segmentation(segmentation, *size)
-    except ValueError as error:
-        note("malformed" if segmentation.get("size", size) == size else "rle-size", str(error))
-        return None
-    if isinstance(counts, str):
-        return counts
-    # A quick test first, because there may be 100,000 of these; pycocotools checks nothing.
-    if {*map(type, counts)} != {int} or min(counts) < 0 or sum(counts) != pixels:
-        note("rle-corrupt", explain_corruption(counts, pixels) or "corrupt RLE: no counts")
-        return None
-    return mask_api.frPyObjects({"size": size, "counts": counts}, *size)["counts"].decode("ascii")
+def _read_rle(segmentation: dict[str, Any], size: list[int]) -> str:
+    """Read the counts of an RLE as a compressed string; the content of strings is checked when they are decoded."""
+    counts = read_segmentation(segmentation, *size)
+    return counts if isinstance(counts, str) else compress(counts, math.prod(size))
+
+
+def _kind_of_problem(segmentation: dict[str, Any], size: list[int]) -> str:
+    """Return the kind of problem that `_read_rle` stopped at."""
+    if segmentation.get("size", size) != size:
+        return "rle-size"
+    return "rle-corrupt" if isinstance(segmentation.get("counts"), list) else "malformed"
 
 
 def _is_polygon(polygon: Any) -> bool:
