@@ -16,7 +16,7 @@ def new_names(name: str) -> list[str]:
     for pattern, template in _RULES:
         if match := pattern.fullmatch(name):
             *words, last_word = match.groups()
-            letters = "qkv" if "{qkv}" in template else " "
+            letters = "qkv" if "{qkv}" in template else [""]
             return [template.format(*words, qkv=letter) + last_word for letter in letters]
     return []
 
