@@ -1,7 +1,7 @@
 """Time and peak memory of this package's detector against transformers' Mask2Former with the same weights.
 
-Both run in one process, in turns, on the same frames; reported are medians per frame, split by stage, and their ratios.
-Absolute times depend on the machine and on what else it does; the ratios are what to look at.
+Both run in one process, in turns, on the same frames. The table shows medians per frame for each stage, and their
+ratios. Absolute times depend on the machine and its load; compare the ratios.
 
     python benchmarks/benchmark_inference.py                      # R50, 4 frames of 384×640, on the CPU
     VITA_HF_KERNELS=pytorch python benchmarks/benchmark_inference.py          # without the C++ kernel
@@ -35,6 +35,9 @@ BACKBONES = {
 }
 
 
+STAGES = ("backbone", "pixel decoder", "masked decoder")
+
+
 class StageTimer:
     """Seconds spent in each named module, waiting for the device at both ends."""
 
@@ -59,7 +62,7 @@ class StageTimer:
 
 
 def peak_memory(run, device: torch.device) -> int | None:
-    """Bytes that `run` needs at its peak above what is there before; `None` where this can't be measured."""
+    """Bytes that `run` allocates at its peak above what is allocated before; `None` where this can't be measured."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -75,8 +78,8 @@ def peak_memory(run, device: torch.device) -> int | None:
         status = Path("/proc/self/status").read_text()
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith(key))
 
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # so that freed memory of the last run is not counted as there
-    reset.write_text("5")  # sets the peak back to the present
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # gives freed memory of the last run back to the system
+    reset.write_text("5")  # resets the peak to the current size
     before = resident("VmRSS")
     run()
     return resident("VmHWM") - before
@@ -88,33 +91,23 @@ def build(backbone: str, device: torch.device, dtype: torch.dtype) -> tuple[torc
     ours = VitaForVideoInstanceSegmentation(VitaConfig(backbone_config=BACKBONES[backbone], num_labels=40))
     report = ours.load_state_dict(theirs.state_dict(), strict=False)
     assert set(report.unexpected_keys) <= {"criterion.empty_weight"}, report.unexpected_keys
-    # Random weights have random masks; what the masked decoder attends to has no influence on its speed.
+    # Random weights give random masks, but what the masked decoder attends to does not change its speed.
     return theirs.eval().to(device, dtype), ours.eval().to(device, dtype)
 
 
 @torch.no_grad()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", choices=BACKBONES, default="resnet50")
-    parser.add_argument("--frames", type=int, default=4, help="frames in one batch")
-    parser.add_argument("--size", type=int, nargs=2, default=(384, 640), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("--rounds", type=int, default=7, help="timed rounds, each model once in every round")
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
-    parser.add_argument("--json", type=Path, help="where to write the numbers")
-    args = parser.parse_args()
-
-    torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
+def measure(
+    args: argparse.Namespace, device: torch.device
+) -> tuple[dict[str, dict[str, float]], dict[str, int | None]]:
+    """Milliseconds per frame and stage, and peak bytes, of both models."""
     theirs, ours = build(args.backbone, device, getattr(torch, args.dtype))
     frames = torch.randn(args.frames, 3, *args.size, device=device, dtype=getattr(torch, args.dtype))
     runs = {"transformers": lambda: theirs(pixel_values=frames), "vita-hf": lambda: ours.model.detect(frames)}
-    stages = {"backbone": "encoder", "pixel decoder": "decoder"}
     timers = {}
     for name, base in (("transformers", theirs.model), ("vita-hf", ours.model)):
-        modules = {stage: getattr(base.pixel_level_module, part) for stage, part in stages.items()}
-        timers[name] = StageTimer({**modules, "masked decoder": base.transformer_module}, device)
+        level = base.pixel_level_module
+        stages = (level.encoder, level.decoder, base.transformer_module)
+        timers[name] = StageTimer(dict(zip(STAGES, stages)), device)
 
     memory = {name: peak_memory(run, device) for name, run in runs.items()}  # also the warm-up
     for timer in timers.values():
@@ -124,33 +117,40 @@ def main() -> None:
             timers[name].start("detector")
             run()
             timers[name].stop("detector")
-
-    results = {
-        "backbone": args.backbone,
-        "frames": args.frames,
-        "size": list(args.size),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {args.threads} threads",
-        "dtype": args.dtype,
-        "torch": torch.__version__,
-        "rounds": args.rounds,
-        "milliseconds_per_frame": {
-            name: {k: 1e3 * statistics.median(v) / args.frames for k, v in timer.seconds.items()}
-            for name, timer in timers.items()
-        },
-        "peak_bytes": memory,
+    milliseconds = {
+        name: {stage: 1e3 * statistics.median(values) / args.frames for stage, values in timer.seconds.items()}
+        for name, timer in timers.items()
     }
-    times = results["milliseconds_per_frame"]
-    print(
-        f"{args.backbone}, {args.frames} frames of {args.size[0]}×{args.size[1]}, {args.dtype}, {results['device']}\n"
-    )
+    return milliseconds, memory
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", choices=BACKBONES, default="resnet50")
+    parser.add_argument("--frames", type=int, default=4, help="frames in one batch")
+    parser.add_argument("--size", type=int, nargs=2, default=(384, 640), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--rounds", type=int, default=7, help="timed rounds, each model once in every round")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads")
+    parser.add_argument("--device", type=torch.device, default="cpu")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    parser.add_argument("--json", type=Path, help="where to write the numbers")
+    args = parser.parse_args()
+
+    torch.set_num_threads(args.threads)
+    milliseconds, memory = measure(args)
+    device = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else f"CPU, {args.threads} threads"
+    print(f"{args.backbone}, {args.frames} frames of {args.size[0]}×{args.size[1]}, {args.dtype}, {device}\n")
     print("| | transformers | vita-hf | ratio |\n|---|---|---|---|")
-    for stage in ("backbone", "pixel decoder", "masked decoder", "detector"):
-        a, b = times["transformers"][stage], times["vita-hf"][stage]
+    for stage in (*STAGES, "detector"):
+        a, b = milliseconds["transformers"][stage], milliseconds["vita-hf"][stage]
         print(f"| {stage}, ms a frame | {a:.1f} | {b:.1f} | {b / a:.2f} |")
     if None not in memory.values():
         a, b = (memory[name] / 2**20 for name in ("transformers", "vita-hf"))
         print(f"| peak memory, MiB | {a:.0f} | {b:.0f} | {b / a:.2f} |")
     if args.json:
+        settings = {name: getattr(args, name) for name in ("backbone", "frames", "size", "dtype", "rounds")}
+        settings |= {"device": device, "torch": torch.__version__}
+        results = {**settings, "milliseconds_per_frame": milliseconds, "peak_bytes": memory}
         args.json.write_text(json.dumps(results, indent=2) + "\n")
 
 

@@ -1,15 +1,15 @@
 """Time and peak memory of a training step against a baseline that predicts every mask with gradient.
 
-The baseline has the same weights and does what the original and transformers' Mask2Former do: every query's mask at
-full (1/4) resolution after every layer of the masked decoder and of the object decoder, with gradient; attention masks
-are made from them, matching and losses look at them. Both draw the same points, and their losses are checked to be
-equal. "transformers-like baseline" also writes all attention weights out, and matches with transformers' own cost
-functions, as it and the original do. Deformable attention is transformers' `grid_sample` implementation
+The baseline has the same weights and works like the original and transformers' Mask2Former: it predicts every query's
+mask at full (1/4) resolution after every layer of the masked decoder and of the object decoder, with gradient, and
+derives attention masks, matching and losses from them. Both draw the same points, and the benchmark checks that their
+losses are equal. The "transformers-like baseline" also materialises all attention weights, and matches with
+transformers' own cost functions, like the original. Deformable attention is transformers' `grid_sample` implementation
 ("transformers"), or one of this package's ("pytorch", and "cpp" or "cuda").
 
-Steps of all variants take turns in one process; reported are medians. Peak memory is that above what is there before
-the step: weights, gradients and AdamW's state, and for "after the pixel decoder" its outputs. On the CPU it is measured
-in fresh processes.
+Steps of all variants take turns in one process; the table shows medians. Peak memory is counted above what is allocated
+before the step: weights, gradients and AdamW's state, and for "after the pixel decoder" its outputs. On the CPU it is
+measured in fresh processes.
 
     python benchmarks/benchmark_training.py                       # R50, 3 frames of 288×512, on the CPU
     python benchmarks/benchmark_training.py --device cuda --frames 6 --size 384 640 --rounds 10 --json out.json
@@ -28,6 +28,7 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -51,39 +52,45 @@ from vita_hf.modeling_detector import VitaMaskedDecoder
 PARTS = {"after": "after the pixel decoder", "step": "whole step"}
 
 
-def variants(part: str, device: torch.device) -> tuple[tuple[str, str], ...]:
-    """Pairs of a model and its deformable attention, which does not matter after the pixel decoder."""
+class Variant(NamedTuple):
+    model: str
+    attention: str  # the deformable attention, which is not used after the pixel decoder
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.attention}"
+
+
+def variants(part: str, device: torch.device) -> list[Variant]:
     if part == "after":
-        return tuple((model, "pytorch") for model in ("baseline", "transformers-like baseline", "vita-hf"))
-    both = ("pytorch", "cuda" if device.type == "cuda" else "cpp")
-    return (
-        ("transformers-like baseline", "transformers"),
-        *(("baseline", attention) for attention in ("transformers", *both)),
-        *(("vita-hf", attention) for attention in both),
-    )
+        return [Variant(model, "pytorch") for model in ("baseline", "transformers-like baseline", "vita-hf")]
+    ours = ("pytorch", "cuda" if device.type == "cuda" else "cpp")
+    return [
+        Variant("transformers-like baseline", "transformers"),
+        *(Variant("baseline", attention) for attention in ("transformers", *ours)),
+        *(Variant("vita-hf", attention) for attention in ours),
+    ]
 
 
 class DenseMaskedDecoder(VitaMaskedDecoder):
-    """Predicts all masks at full resolution, with gradient, and shrinks them for the attention."""
+    """Predicts all masks at full resolution, with gradient, and down-samples them for the attention."""
 
-    def attention_mask(self, frame_states: Tensor, level_mask_features: Tensor) -> Tensor:
+    def attention_mask(self, query_states: Tensor, level_mask_features: Tensor) -> Tensor:
         maps, mask_features = self.inputs  # set by a hook on the transformer module
         with torch.enable_grad():
-            masks = (self.mask_predictor.mask_embedder(frame_states) @ mask_features.flatten(2)).unflatten(
-                -1, mask_features.shape[-2:]
-            )
+            masks = self.mask_predictor.mask_embedder(query_states) @ mask_features.flatten(2)
+            masks = masks.unflatten(-1, mask_features.shape[-2:])
         self.masks.append(masks)
         size = next(m.shape[-2:] for m in maps if m.shape[-2:].numel() == level_mask_features.shape[-1])
-        shrunk = torch.nn.functional.interpolate(masks.detach(), size, mode="bilinear", align_corners=False)
-        inside = shrunk.flatten(2) >= 0
+        small = torch.nn.functional.interpolate(masks.detach(), size, mode="bilinear", align_corners=False)
+        inside = small.flatten(2) >= 0
         return (inside | ~inside.any(-1, keepdim=True))[:, None]
 
-    def remember(self, module: torch.nn.Module, args: tuple) -> None:
+    def keep_inputs(self, module: torch.nn.Module, args: tuple) -> None:
         self.inputs, self.masks = args, []
 
 
 class DenseCriterion(SetCriterion):
-    """Takes all queries' masks where its parent takes mask embeddings."""
+    """Works on all queries' masks where its parent works on mask embeddings."""
 
     def __init__(self, decoder: DenseMaskedDecoder, *args):
         super().__init__(*args)
@@ -122,7 +129,7 @@ class DenseCriterion(SetCriterion):
 
 
 class TransformersCriterion(DenseCriterion):
-    """Matches as transformers and the original do: a grid for every query, and both signs' cross-entropies."""
+    """Matches like transformers and the original: samples on a grid per query, and computes both signs' entropies."""
 
     def costs(self, class_logits: Tensor, masks: Tensor, targets: Targets, points: Tensor) -> np.ndarray:
         inputs, inside = masks.transpose(0, 1), targets.masks.float()  # (Q, T, H/4, W/4), (N, T, H, W)
@@ -135,15 +142,15 @@ class TransformersCriterion(DenseCriterion):
 
 
 def grid_sample_attention(value, spatial_shapes, reference_points, offsets, logits) -> Tensor:
-    """Deformable attention of transformers, from the arguments of this package's."""
+    """Deformable attention of transformers, called with the arguments of this package's."""
     sizes = torch.tensor([(w, h) for h, w in spatial_shapes], dtype=value.dtype, device=value.device)
     locations = reference_points[:, :, None, :, None] + offsets / sizes[:, None]
     weights = logits.flatten(-2).softmax(-1).view_as(logits)
     return multi_scale_deformable_attention(value, spatial_shapes, locations, weights)
 
 
-class Forget(torch.autograd.Function):
-    """Identity whose gradient is computed and dropped, as a network before it would use it up."""
+class DropGradient(torch.autograd.Function):
+    """Identity that computes its gradient and drops it, like a network before it that uses the gradient up."""
 
     @staticmethod
     def forward(ctx, tensor: Tensor) -> Tensor:
@@ -154,8 +161,8 @@ class Forget(torch.autograd.Function):
         return None
 
 
-class Fixed(torch.nn.Module):
-    """Stands where the backbone and the pixel decoder were: their outputs, asking for gradients."""
+class FixedOutputs(torch.nn.Module):
+    """Takes the place of the backbone and the pixel decoder: returns their outputs, which ask for gradients."""
 
     def __init__(self, outputs: tuple):
         super().__init__()
@@ -165,18 +172,19 @@ class Fixed(torch.nn.Module):
 
     def forward(self, pixel_values: Tensor) -> tuple:
         pixels, mask_features, maps = self.outputs
-        return self.features, Forget.apply(pixels), Forget.apply(mask_features), [Forget.apply(level) for level in maps]
+        drop = DropGradient.apply
+        return self.features, drop(pixels), drop(mask_features), [drop(level) for level in maps]
 
 
 class Step:
-    """Training steps of one model on one batch. The learning rate is zero, so that all steps are the same."""
+    """Training steps of one model on one batch. The learning rate is zero, so all steps are the same."""
 
     def __init__(self, model: VitaForVideoInstanceSegmentation, batch: dict, part: str):
         self.model, self.batch = model, batch
         if part == "after":
             with torch.no_grad():
                 outputs = model.model.pixel_level_module(batch["pixel_values_videos"].flatten(0, 1))
-            model.model.pixel_level_module = Fixed(outputs)
+            model.model.pixel_level_module = FixedOutputs(outputs)
         self.optimizer = None if part == "after" else torch.optim.AdamW(model.parameters(), lr=0.0)
 
     def __call__(self) -> dict[str, float]:
@@ -188,7 +196,7 @@ class Step:
         return {name: term.item() for name, term in outputs.loss_dict.items()}
 
     def clear(self) -> None:
-        """Zero the parameters' gradients but keep their memory; drop what else the step left behind."""
+        """Zero the parameters' gradients but keep their memory; drop the masks that the step left behind."""
         self.model.zero_grad(set_to_none=False)
         self.model.model.transformer_module.decoder.masks = []
 
@@ -215,32 +223,25 @@ def as_baseline(model: VitaForVideoInstanceSegmentation) -> VitaForVideoInstance
     model = copy.deepcopy(model)
     module = model.model.transformer_module
     module.decoder.__class__ = DenseMaskedDecoder
-    module.register_forward_pre_hook(module.decoder.remember)
+    module.register_forward_pre_hook(module.decoder.keep_inputs)
     return model
 
 
 @contextmanager
 def installed(model: VitaForVideoInstanceSegmentation, attention: str) -> Generator[None]:
-    """The model's criterion and the deformable attention, for as long as the context lasts."""
+    """Use the model's criterion and the given deformable attention inside the context."""
     decoder = model.model.transformer_module.decoder
-    criterion = None
+    criterion = SetCriterion
     if isinstance(decoder, DenseMaskedDecoder):
         like_transformers = model.config._attn_implementation == "eager"
-        criterion = TransformersCriterion if like_transformers else DenseCriterion
+        criterion = functools.partial(TransformersCriterion if like_transformers else DenseCriterion, decoder)
+    kernels, operator = attention, modeling_detector.deformable_attention_from_projections
+    if attention == "transformers":
+        kernels, operator = "pytorch", grid_sample_attention
     with (
-        mock.patch.dict(os.environ, {"VITA_HF_KERNELS": "pytorch" if attention == "transformers" else attention}),
-        mock.patch.object(
-            modeling_detector,
-            "deformable_attention_from_projections",
-            grid_sample_attention
-            if attention == "transformers"
-            else modeling_detector.deformable_attention_from_projections,
-        ),
-        mock.patch.object(
-            loss_vita,
-            "SetCriterion",
-            functools.partial(criterion, decoder) if criterion is not None else SetCriterion,
-        ),
+        mock.patch.dict(os.environ, {"VITA_HF_KERNELS": kernels}),
+        mock.patch.object(modeling_detector, "deformable_attention_from_projections", operator),
+        mock.patch.object(loss_vita, "SetCriterion", criterion),
     ):
         yield
 
@@ -256,36 +257,34 @@ def build(name: str) -> VitaForVideoInstanceSegmentation:
     return model
 
 
-def memory_of_one(args: argparse.Namespace, name: str, attention: str, part: str) -> int | None:
-    """Bytes that one step needs once training is under way."""
-    gc.collect()  # of the case before
-    model = build(name).to(args.device)
-    with installed(model, attention):
+def measure_one_memory(args: argparse.Namespace, variant: Variant, part: str) -> int | None:
+    """Bytes that a step needs once training is under way."""
+    gc.collect()  # of the variant before
+    model = build(variant.model).to(args.device)
+    with installed(model, variant.attention):
         step = Step(model, labelled_batch(args.frames, *args.size, args.instances, 40, args.device), part)
-        step()  # loads libraries, makes gradients and AdamW's state
+        step()  # loads libraries, allocates gradients and AdamW's state
         step.clear()
         return peak_memory(step, args.device)
 
 
-def measure_memory(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+def measure_memory(args: argparse.Namespace) -> dict[str, dict[str, float | None]]:
     """Bytes of each part and variant; on the CPU medians of fresh processes, in turns."""
-    cases = {part: variants(part, args.device) for part in PARTS}
+    runs = {part: {variant: [] for variant in variants(part, args.device)} for part in PARTS}
     if args.device.type == "cuda":
-        return {part: {" ".join(v): memory_of_one(args, *v, part) for v in of_part} for part, of_part in cases.items()}
+        return {part: {str(v): measure_one_memory(args, v, part) for v in of_part} for part, of_part in runs.items()}
     same = ["--frames", args.frames, "--size", *args.size, "--instances", args.instances, "--threads", args.threads]
-    arguments = [str(value) for value in same]
-    runs: dict[tuple, list[int]] = {(part, *v): [] for part, of_part in cases.items() for v in of_part}
+    # Freed blocks go back to the system at once, so that the peak is that of the memory in use.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     for _ in tqdm(range(args.memory_rounds), desc="memory", leave=False):
-        for (part, name, attention), measured in runs.items():
-            command = [sys.executable, __file__, *arguments, "--only", name, attention, part]
-            # Blocks go back to the system as soon as they are freed, so that the peak is that of what is in use.
-            environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
-            measured.append(json.loads(output.splitlines()[-1]))
-    if any(None in measured for measured in runs.values()):
-        return {}
+        for part, of_part in runs.items():
+            for variant, measured in of_part.items():
+                command = [sys.executable, __file__, *map(str, same), "--only", *variant, part]
+                output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+                measured.append(json.loads(output.splitlines()[-1]))
     return {
-        part: {" ".join(v): statistics.median(runs[(part, *v)]) for v in of_part} for part, of_part in cases.items()
+        part: {str(v): None if None in measured else statistics.median(measured) for v, measured in of_part.items()}
+        for part, of_part in runs.items()
     }
 
 
@@ -297,24 +296,25 @@ def measure_time(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     for part, title in PARTS.items():
         cases = variants(part, args.device)
         steps = {name: Step(build(name).to(args.device), batch, part) for name in dict(cases)}
-        taken: dict[str, list[float]] = {" ".join(case): [] for case in cases}
+        measured: dict[Variant, list[float]] = {variant: [] for variant in cases}
         losses = {}
         for turn in tqdm(range(args.rounds + 1), desc=title, leave=False):
-            for name, attention in cases:
-                with installed(steps[name].model, attention):
+            for variant in cases:
+                step = steps[variant.model]
+                with installed(step.model, variant.attention):
                     wait()
                     start = time.perf_counter()
-                    losses[name, attention] = steps[name]()
+                    losses[variant] = step()
                     wait()
                     if turn > 0:  # the first is the warm-up
-                        taken[f"{name} {attention}"].append(time.perf_counter() - start)
-                steps[name].clear()
+                        measured[variant].append(time.perf_counter() - start)
+                step.clear()
             expect_equal(losses, cases[0])
-        seconds[part] = {name: statistics.median(values) for name, values in taken.items()}
+        seconds[part] = {str(variant): statistics.median(values) for variant, values in measured.items()}
     return seconds
 
 
-def expect_equal(losses: dict[tuple[str, str], dict[str, float]], reference: tuple[str, str]) -> None:
+def expect_equal(losses: dict[Variant, dict[str, float]], reference: Variant) -> None:
     expected = losses[reference]
     for variant, terms in losses.items():
         assert terms.keys() == expected.keys()
@@ -323,13 +323,27 @@ def expect_equal(losses: dict[tuple[str, str], dict[str, float]], reference: tup
                 raise AssertionError(f"{name}: {term} with {variant}, {expected[name]} with {reference}")
 
 
+def print_table(title: str, seconds: dict[str, float], memory: dict[str, float | None]) -> None:
+    baselines = [name for name in seconds if "baseline" in name]
+    print(f"| {title} | seconds | MiB |" + "".join(f" vs {name} |" for name in baselines))
+    print("|---|---:|---:|" + "---:|" * len(baselines))
+    for name, value in seconds.items():
+        size = memory[name]
+        cells = [f"{value:.2f}", "–" if size is None else f"{size / 2**20:.0f}"]
+        for other in baselines:
+            share = "" if size is None else f", {size / memory[other]:.2f}× memory"
+            cells.append(f"{seconds[other] / value:.2f}× as fast{share}")
+        print(f"| {name} | " + " | ".join(cells) + " |")
+    print()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=3)
     parser.add_argument("--size", type=int, nargs=2, default=(288, 512), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--instances", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds, each variant once in every round")
-    parser.add_argument("--memory-rounds", type=int, default=3, help="on the CPU; what a GPU counts is always the same")
+    parser.add_argument("--memory-rounds", type=int, default=3, help="on the CPU; a GPU always counts the same bytes")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--json", type=Path, help="where to write the numbers")
@@ -338,7 +352,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.backends.cudnn.allow_tf32 = False  # float32 as everywhere else, so that losses can be compared
     if args.only is not None:
-        return print(json.dumps(memory_of_one(args, *args.only)))
+        model, attention, part = args.only
+        return print(json.dumps(measure_one_memory(args, Variant(model, attention), part)))
 
     memory = measure_memory(args)
     seconds = measure_time(args)
@@ -348,21 +363,7 @@ def main() -> None:
         f"{device}, torch {torch.__version__}, medians of {args.rounds} rounds; losses equal\n"
     )
     for part, title in PARTS.items():
-        print(f"| {title} | seconds | MiB |" + "".join(f" vs {name} |" for name in seconds[part] if "base" in name))
-        print("|---|---:|---:|" + "---:|" * sum("base" in name for name in seconds[part]))
-        for name, value in seconds[part].items():
-            mib = memory[part][name] / 2**20 if memory else float("nan")
-            cells = (
-                [
-                    f" {seconds[part][other] / value:.2f}× as fast, {mib * 2**20 / memory[part][other]:.2f}× memory |"
-                    for other in seconds[part]
-                    if "base" in other
-                ]
-                if memory
-                else []
-            )
-            print(f"| {name} | {value:.2f} | {mib:.0f} |" + "".join(cells))
-        print()
+        print_table(title, seconds[part], memory[part])
     if args.json:
         args.json.write_text(json.dumps({"seconds": seconds, "bytes": memory, "torch": torch.__version__}) + "\n")
 

@@ -1,3 +1,4 @@
+import copy
 import json
 import subprocess
 import sys
@@ -212,16 +213,25 @@ def test_attentions_and_hidden_states(tmp_path):
 
 
 @torch.no_grad()
-def test_selected_hidden_states_of_a_chunked_video(model, monkeypatch):
-    """`output_hidden_states` takes indices; what each chunk of frames records is joined in their order."""
-    monkeypatch.setattr(model.config, "detector_chunk_size", 2)
+@pytest.mark.parametrize("recorded", [{"output_hidden_states": [0, 2]}, {"output_attentions": True}], ids=str)
+def test_what_chunks_of_frames_record_is_joined(recorded, model, monkeypatch):
+    model = copy.deepcopy(model)
+    model.set_attn_implementation("eager")
     video = torch.randn(1, 5, 3, 64, 64)
-    whole, selected = (model(video, output_hidden_states=states) for states in (True, [0, 2]))
-    for name in ("hidden_states", "object_encoder_hidden_states", "transformer_decoder_hidden_states"):
-        for index, (a, b) in enumerate(zip(whole[name], selected[name], strict=True)):
-            assert b is None if index % 2 else torch.equal(a, b), (name, index)
-    assert [len(states) for states in whole.transformer_decoder_hidden_states] == [5] * 4
-    assert model(video).hidden_states is None and model(video, output_attentions=True).hidden_states is None
+    whole = model(video, **recorded)
+    monkeypatch.setattr(model.config, "detector_chunk_size", 2)
+    chunked = model(video, **recorded)
+    names = {name for name in whole if name.endswith(("hidden_states", "attentions"))}
+    assert len(names) == (5 if "output_hidden_states" in recorded else 3)
+    for name in names:
+        for a, b in zip(whole[name], chunked[name], strict=True):
+            if a is None:  # a state that was not selected
+                assert b is None, name
+            else:
+                torch.testing.assert_close(b, a, msg=name)
+    if "output_hidden_states" in recorded:
+        assert [states is None for states in whole.hidden_states].count(False) == 2
+        assert [len(states) for states in chunked.transformer_decoder_hidden_states if states is not None] == [5, 5]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -109,7 +109,8 @@ def sum_masks_at_points(masks: Tensor, size: tuple[int, int], points: Tensor, ta
         inside = pad_sequence(inside.split(targets.counts), batch_first=True)  # (I, M, P)
         frames.append(sum_at_points(logits, inside))
         areas.append(inside.sum(2))
-    return MaskPointSums(*map(sum, zip(*frames)), sum(areas))
+    softplus, sigmoid, logits_inside, sigmoid_inside = (torch.stack(sums).sum(0) for sums in zip(*frames))
+    return MaskPointSums(softplus, sigmoid, logits_inside, sigmoid_inside, torch.stack(areas).sum(0))
 
 
 def matching_costs(

@@ -1,5 +1,7 @@
 """Values of masks at points, sampled bilinearly and zero beyond the edges."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,7 +31,7 @@ def values_at_points(maps: Tensor, points: Tensor) -> Tensor:
 
 def mask_values_at_points(masks: Tensor, points: Tensor) -> Tensor:
     """Sample `(R, H, W)` bool masks at `(R, P, 2)` points into `(R, P)` float32, converting only a chunk at a time."""
-    size = max(1, chunk_elements(masks.device) // masks.shape[1:].numel())
+    size = max(1, chunk_elements(masks.device) // math.prod(masks.shape[1:]))
     return torch.cat(
         [
             values_at_points(mask_chunk[:, None].float(), point_chunk)[:, 0]

@@ -108,7 +108,8 @@ class SetCriterion:
         name: str,
     ):
         self.config = config
-        self.size = tuple(mask_features.shape[-2:])
+        height, width = mask_features.shape[-2:]
+        self.size = height, width
         self.mask_features = mask_features.flatten(3)
         self.targets = targets
         self.no_object_weight = no_object_weight

@@ -257,7 +257,8 @@ class VitaForVideoInstanceSegmentation(VitaPreTrainedModel):
             loss_dict = criterion(frame_predictions, self.predict_videos(outputs), loss_normalizers)
             loss = sum(loss_dict.values())
         if output_auxiliary_logits:
-            auxiliary_logits = list_frame_logits(frame_predictions, pixel_values_videos.shape[:2])
+            batch, frames = pixel_values_videos.shape[:2]
+            auxiliary_logits = list_frame_logits(frame_predictions, (batch, frames))
         return VitaForVideoInstanceSegmentationOutput(
             loss=loss,
             loss_dict=loss_dict,

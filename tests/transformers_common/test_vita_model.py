@@ -125,10 +125,6 @@ class VitaModelTest(ModelTesterMixin, unittest.TestCase):
     def test_model_get_set_embeddings(self):
         pass
 
-    @unittest.skip(reason="VITA doesn't record hidden_states with `capture_outputs`; Swin in it does, for itself")
-    def test_can_capture_specific_layers_hidden_states(self):
-        pass
-
 
 class VitaTimmModelTester(VitaModelTester):
     def get_backbone_config(self):
