@@ -103,11 +103,8 @@ class VideoInstanceSegmentationPipeline(Pipeline):
             for a generator.
 
         Raises:
-            FileNotFoundError: if a file does not exist.
-            ImportError: if the package of the decoder is missing.
-            OSError: if an address cannot be reached, or there is no space left on disk.
             TypeError: if something is not a video, or a setting does not exist.
-            ValueError: if a video or a setting cannot be used.
+            ValueError: if a setting cannot be used; and whatever [`~vita_hf.inference.offline.segment_video`] raises.
         """
         if kwargs.get("batch_size", self._batch_size) not in (None, 1):
             raise ValueError(

@@ -60,12 +60,12 @@ def names(folder):
 
 
 def test_what_is_written(predict):
-    code, printed, _ = predict("clip.mp4", "--threshold", 0.2)
+    code, printed, _ = predict("clip.mp4", "--threshold", 0.5)
     assert code == 0 and names("out") == ["clip"]
     assert names("out/clip") == ["contact_sheet.png", "overlay.mp4", "results.json", "run.json"]
     result = VideoInstances.from_json("out/clip/results.json")
     assert (result.num_frames, result.size, result.fps) == (5, (48, 64), 12)
-    assert 0 < len(result) < 5 and result.scores.min() >= 0.2
+    assert 0 < len(result) < 5 and result.scores.min() >= 0.5
     assert f"clip: {len(result)} tracks in 5 frames, written to out/clip" in printed
     assert f"#0 {result.label_names[0]} {result.scores[0]:.2f}" in printed
     with av.open("out/clip/overlay.mp4") as container:
@@ -179,9 +179,6 @@ def test_without_a_model_the_shipped_one_is_used(predict, monkeypatch, workspace
     assert (
         "No --model given: using the shipped tiny model, which knows only the shapes of its synthetic videos" in printed
     )
-    monkeypatch.setattr("vita_hf.commands.predict.SHIPPED_MODEL", workspace / "nowhere")
-    code, _, errors = predict("clip.mp4", model=None)
-    assert code == 1 and errors == "error: no --model was given, and none is shipped with this installation\n"
 
 
 def test_help_teaches(capsys):

@@ -115,7 +115,9 @@ def run(args: argparse.Namespace) -> int:
         **{name: getattr(args, name) for name in names}, progress=None if rank == 0 else False
     )
     videos = find_videos(args.videos)
-    model = args.model or shipped_model(quiet=rank > 0)
+    if args.model is None and rank == 0:
+        print("No --model given: using the shipped tiny model, which knows only the shapes of its synthetic videos.")
+    model = args.model or SHIPPED_MODEL
     inputs = {"model": describe_model(model), **{name: getattr(args, name) for name in _RECORDED}}
 
     unfinished = []
@@ -244,20 +246,6 @@ def is_finished(record: RunRecord, overwrite: bool) -> bool:
     if changes is None and folder.exists():
         raise FileExistsError(f"{folder} exists and was not written by vita-hf predict: choose another --output")
     return False if changes and overwrite else record.matches()
-
-
-def shipped_model(quiet: bool) -> Path:
-    """
-    Return the model to use if none is named.
-
-    Raises:
-        FileNotFoundError: if this installation has none.
-    """
-    if not (SHIPPED_MODEL / "config.json").is_file():
-        raise FileNotFoundError("no --model was given, and none is shipped with this installation")
-    if not quiet:
-        print("No --model given: using the shipped tiny model, which knows only the shapes of its synthetic videos.")
-    return SHIPPED_MODEL
 
 
 def default_device() -> str:

@@ -16,17 +16,15 @@ def choose_predictions(
     class_logits: Tensor, top_k: int, threshold: float, one_label_per_query: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """
-    Choose the `top_k` best predictions by their class probability.
+    Choose the `top_k` best predictions whose class probability is at least `threshold`.
 
     Args:
         class_logits: (vQ, K + 1); the last class is "no object".
-        top_k: The most predictions.
-        threshold: Predictions with a lower probability are dropped.
         one_label_per_query: True takes each query once, with its best class; False ranks all pairs of a query and a
             class, so a query may appear several times.
 
     Returns:
-        Three CPU tensors (k,), best first: class probabilities (float32), labels and queries (int64).
+        Class probabilities (float32), labels and queries (int64): three CPU tensors (k,), best first.
     """
     probabilities = class_logits.float().softmax(-1)[:, :-1]
     if one_label_per_query:
@@ -56,7 +54,7 @@ class VideoInstancesBuilder:
         target_size: (h, w) of the masks; by default `frame_size`.
         top_k: The most tracks.
         threshold: Lowest score of a track.
-        one_label_per_query: See [`choose_predictions`].
+        one_label_per_query: Whether a query gives at most one track; see `choose_predictions`.
         output_format: "masks" (bool tensors) or "rle" (compressed RLE).
         id2label: Names of the classes, passed on to the result.
 

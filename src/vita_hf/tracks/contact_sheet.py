@@ -68,21 +68,11 @@ def plot(
 
 class ContactSheet:
     """
-    A contact sheet that is drawn frame by frame, so that it can share a decoded video with other uses.
-
-    Args:
-        result: The tracks.
-        path: The image file that `save` writes.
-        num_frames: The most frames to show, from the first to the last.
-        columns: Number of frames side by side.
-        width: Width of the picture in pixels, at least 320.
+    The picture that `plot` draws, frame by frame, so that it can share decoded frames with other uses.
 
     Attributes:
-        chosen: Which of the result's frames are shown.
+        chosen: Numbers of the result's frames that are shown.
         picture: The picture, complete once all chosen frames have been added.
-
-    Raises:
-        ValueError: if an argument is out of range.
     """
 
     def __init__(
@@ -121,13 +111,7 @@ class ContactSheet:
         return self._size[0] + _ROW + _GAP
 
     def add(self, image: np.ndarray, frame: int) -> None:
-        """
-        Draw one frame into its place; frames that are not among `chosen` are ignored.
-
-        Args:
-            image: Uint8 RGB array (h, w, 3).
-            frame: Which of the result's frames it is.
-        """
+        """Draw frame number `frame` of the result, uint8 RGB (h, w, 3), if it is one of the `chosen`."""
         if frame not in self.chosen:
             return
         row, column = divmod(self.chosen.index(frame), self._columns)
@@ -176,11 +160,7 @@ class _Axis:
 
 
 def _draw_time_line(result: Tracks, chosen: list[int], width: int) -> Image.Image:
-    """
-    Draw one row per track: its colour, id, label and score, and a bar wherever it has pixels.
-
-    Thin vertical lines mark the frames in `chosen`.
-    """
+    """Draw one row per track, with a bar wherever it has pixels, and thin lines at the `chosen` frames."""
     count = len(result)
     picture = Image.new("RGB", (width, (max(count, 1) + 1) * _ROW + 2 * _GAP), _BACKGROUND)
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(_FONT_SIZE)

@@ -141,9 +141,8 @@ class VideoInstances(Tracks):
             category_ids: Category id of each class index; by default `label + 1`, as in the official datasets.
 
         Returns:
-            One JSON-ready dict per track: `{"video_id", "category_id", "score", "segmentations"}`. `segmentations` has
-            a compressed RLE for every frame, also where the track has no pixel: what the official evaluation reads and
-            the original implementation writes.
+            One JSON-ready dict per track, with a compressed RLE for every frame, also where the track has no pixel:
+            what the official evaluation reads.
         """
         tracks = zip(self.labels.tolist(), self.scores.tolist(), self.to_rle().masks)
         return [
@@ -191,8 +190,8 @@ class VideoInstances(Tracks):
         """
         Write everything as JSON, with masks as compressed RLE. `from_json` reads it back without loss.
 
-        The tracks are listed under "tracks", each with "track_id", "label", "label_name", "score", "query_index" and
-        "segmentations": one RLE `{"size": [h, w], "counts": str}` per frame, as pycocotools reads them.
+        The entries of "tracks" have "track_id", "label", "label_name", "score", "query_index" and "segmentations", one
+        RLE per frame as pycocotools reads it.
 
         Args:
             path: The file to write; by default the text is returned.

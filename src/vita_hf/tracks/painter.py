@@ -41,11 +41,8 @@ class Painter:
 
         Args:
             image: Uint8 RGB array (h, w, 3), which is not changed.
-            frame: Which of the result's frames it is.
+            frame: Number of the frame in the result.
             size: (height, width) of the picture; by default that of `image`.
-
-        Returns:
-            Uint8 RGB array (*size, 3).
         """
         track_map = self._track_map(frame)
         if size not in (None, image.shape[:2]):
@@ -123,12 +120,8 @@ def _place_label(
     """
     Find room for a label near its track: above it, else below it, inside it from the top, or farther up and down.
 
-    Args:
-        rows: Rows that the track covers.
-        center: Mean column of the track.
-        label_size: (width, height).
-        frame_size: (width, height).
-        occupied: Boxes of other labels. If nothing else is free, the label stays above its track.
+    The track covers the `rows` and has its mean column at `center`; sizes are (width, height). If all places are
+    `occupied` by other labels, the label stays above its track.
     """
     width, height = label_size
     left = round(min(max(center - width / 2, 0), frame_size[0] - width))

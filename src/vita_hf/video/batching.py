@@ -24,16 +24,7 @@ class FrameChunk:
 
 
 def padded_size(sizes: Iterable[Sequence[int]], divisor: int) -> tuple[int, int]:
-    """
-    Compute the smallest size, divisible by `divisor`, that all sizes fit into.
-
-    Args:
-        sizes: Pairs (height, width).
-        divisor: Height and width become multiples of this.
-
-    Returns:
-        (height, width).
-    """
+    """Compute the smallest (height, width), divisible by `divisor`, that all `sizes` (height, width) fit into."""
     height, width = (-(-max(sides) // divisor) * divisor for sides in zip(*sizes))
     return height, width
 
@@ -53,8 +44,7 @@ def normalize_and_pad(
 
     Args:
         videos: Uint8 or float tensors (T, 3, h, w), all on one device.
-        image_mean: Mean of each channel, for values in 0 … 1.
-        image_std: Standard deviation of each channel, for values in 0 … 1.
+        image_mean, image_std: Mean and standard deviation of each channel, for values in 0 … 1.
         rescale_factor: What values are multiplied by, usually 1/255.
         size_divisor: Height and width of the batch are multiples of this.
         do_rescale: Whether to multiply by `rescale_factor`.

@@ -26,12 +26,7 @@ class FrameSource(ABC):
 
     @abstractmethod
     def frames(self, indices: Container[int] | None = None) -> Iterator[Any]:
-        """
-        Yield frames in order: images of any kind that `to_rgb_tensor` takes.
-
-        Args:
-            indices: Which frames to yield; by default all of them.
-        """
+        """Yield the frames with these indices (by default all) in order: images of any kind."""
 
     def count_frames(self) -> int:
         """Count the frames, if need be by decoding them all."""
@@ -43,12 +38,7 @@ class FrameSource(ABC):
 
 
 def check_frame_size(where: str, size: Sequence[int], first: Sequence[int]) -> None:
-    """
-    Check that a frame has the size of the video's first frame.
-
-    Raises:
-        ValueError: if it has not.
-    """
+    """Raise a ValueError if a frame has another size than the video's first frame."""
     if tuple(size) != tuple(first):
         raise ValueError(
             f"{where}: all frames of a video must have one size; this one is {size[0]}×{size[1]}, "
@@ -58,12 +48,7 @@ def check_frame_size(where: str, size: Sequence[int], first: Sequence[int]) -> N
 
 @dataclass(frozen=True)
 class EveryNth(Container[int]):
-    """
-    The frame indices ⌊0·step⌋, ⌊1·step⌋, ⌊2·step⌋ …, which need not know how long the video is.
-
-    Attributes:
-        step: Frames of the video per frame used, at least 1. It may be a fraction.
-    """
+    """The frame indices ⌊0·step⌋, ⌊1·step⌋, ⌊2·step⌋ … of a video of any length; `step` is at least 1."""
 
     step: int | Fraction
 
@@ -80,12 +65,7 @@ class EveryNth(Container[int]):
 
 def sample_frames(source: FrameSource, fps: float | None = None, stride: int | None = None) -> EveryNth | None:
     """
-    Choose frames by a frame rate or a stride.
-
-    Args:
-        source: The video.
-        fps: Frames per second to use; all frames if the video has fewer.
-        stride: Use every `stride`-th frame.
+    Choose `fps` frames per second (all if the video has fewer), or every `stride`-th frame.
 
     Returns:
         The indices of the frames, or None for all frames.

@@ -19,11 +19,7 @@ _EXIF_ORIENTATION, _SIDEWAYS = 0x0112, frozenset({5, 6, 7, 8})
 
 
 def list_frames(directory: str | Path) -> list[Path]:
-    """
-    List the images of a folder in natural order of their names: `2.jpg` comes before `10.jpg`.
-
-    Hidden files and files without one of the `IMAGE_SUFFIXES` are skipped.
-    """
+    """List the images of a folder, without hidden files, in natural order of their names: `2.jpg` before `10.jpg`."""
 
     def natural(path: Path):
         return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
@@ -56,13 +52,7 @@ def read_image(path: str | Path) -> Image.Image:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """
-    Read (height, width) of an upright image from the file's header alone.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is not an image.
-    """
+    """Read (height, width) of the upright image from the file's header alone; raises like `read_image`."""
     with _open_image(path) as image:
         width, height = image.size
         sideways = image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS

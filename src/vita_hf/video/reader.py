@@ -33,25 +33,6 @@ class VideoReader(FrameSource):
         OSError: if the address cannot be reached.
         ImportError: if the decoder is not installed or cannot be loaded.
         ValueError: if the file cannot be decoded (also while reading it) or the decoder is unknown.
-
-    Example:
-    ```python
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from pathlib import Path
-    >>> from vita_hf.video.reader import VideoReader
-    >>> from vita_hf.video.writer import video_writer
-
-    >>> path = Path(tempfile.mkdtemp(), "clip.mp4")
-    >>> with video_writer(path, fps=10) as write:
-    ...     for number in range(3):
-    ...         write(np.zeros((48, 64, 3), dtype=np.uint8), number)
-
-    >>> reader = VideoReader(path)
-    >>> reader.fps, reader.length, [frame.shape for frame in reader.frames([2])]
-    (10.0, 3, [(48, 64, 3)])
-
-    ```
     """
 
     def __init__(self, path: str | Path, decoder: str = "pyav", name: str | None = None):
@@ -89,12 +70,7 @@ class VideoReader(FrameSource):
         return sum(1 for _ in self._decode_pyav())
 
     def frames(self, indices: Container[int] | None = None) -> Iterator[np.ndarray]:
-        """
-        Yield upright frames in order of presentation: uint8 RGB arrays (H, W, 3).
-
-        Args:
-            indices: Which frames to yield, each once and in order; by default all of them.
-        """
+        """Yield the upright frames with these indices (by default all) in order: uint8 RGB arrays (H, W, 3)."""
         chosen = set(indices) if isinstance(indices, Collection) else indices
         if self.decoder == "torchcodec":
             yield from self._decode_torchcodec(chosen)
@@ -163,12 +139,7 @@ class VideoReader(FrameSource):
 
 
 def import_av() -> Any:
-    """
-    Import PyAV.
-
-    Raises:
-        ImportError: if the `av` package is not installed.
-    """
+    """Import PyAV, or raise an ImportError that tells how to install it."""
     try:
         import av
     except ImportError as error:

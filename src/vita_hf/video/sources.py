@@ -106,13 +106,7 @@ def split_videos(videos: Any) -> list:
 
 
 class FrameList(FrameSource):
-    """
-    Frames in memory, or paths of images.
-
-    Args:
-        items: The frames: images of any kind, or an array or tensor with 4 dimensions.
-        name: The video's name in messages.
-    """
+    """Frames in memory, or paths of images: a sequence of images of any kind, or an array with 4 dimensions."""
 
     def __init__(self, items: Sequence | np.ndarray | torch.Tensor, name: str):
         self.items = items
@@ -128,13 +122,7 @@ class FrameList(FrameSource):
         return len(self.items)
 
     def check(self) -> None:
-        """
-        Read the headers of all image files, so that a long run does not fail at the last one.
-
-        Raises:
-            FileNotFoundError: if a file is missing.
-            ValueError: if a file is not an image, or its size differs from the first one's.
-        """
+        """Read the headers of all image files, to find missing or damaged files and different sizes at once."""
         first = None
         for index, item in enumerate(self.items):
             if isinstance(item, str | Path) and not is_url(item):
@@ -144,13 +132,7 @@ class FrameList(FrameSource):
 
 
 class FrameIterator(FrameSource):
-    """
-    Frames from an iterator, which can be read only once.
-
-    Args:
-        items: Yields images of any kind.
-        name: The video's name in messages.
-    """
+    """Images of any kind from an iterator, which can be read only once."""
 
     rereadable = False
 

@@ -82,12 +82,7 @@ def _encode(path: Path, fps: Fraction, gif: bool) -> Generator[Callable[[np.ndar
 
 
 def _quantize(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Reduce a frame to 256 colours; exact if it has no more than that.
-
-    Returns:
-        Indices (H, W) and ARGB colours (256, 4), both uint8.
-    """
+    """Reduce a frame to 256 colours, exactly if it has no more: uint8 indices (H, W) and ARGB colours (256, 4)."""
     image = Image.fromarray(frame)
     if image.getcolors(256) is None:
         image = image.quantize(256, dither=Image.Dither.NONE)
