@@ -93,7 +93,7 @@ class VitaVideoProcessor(BaseVideoProcessor):
     @auto_docstring(custom_intro="Process one video or a batch of videos.")
     def preprocess(self, videos: VideoInput, **kwargs: Unpack[VitaVideoProcessorKwargs]) -> BatchFeature:
         r"""
-        Videos (`VideoInput`):
+        videos (`VideoInput`):
             One video or a list of videos.
 
             - An image is a path with an image's suffix, a PIL image, or an array or tensor with 2 (grey) or 3
@@ -138,7 +138,7 @@ class VitaVideoProcessor(BaseVideoProcessor):
         (torch.Size([1, 5, 3, 96, 128]), [[90, 120]])
 
         ```
-        """
+        """  # noqa: D403 - it starts with the name of an argument
         settings = self._complete_settings(kwargs)
         do_convert_rgb, do_sample_frames = settings["do_convert_rgb"], settings["do_sample_frames"]
         num_frames, fps = settings["num_frames"], settings["fps"]
