@@ -38,7 +38,7 @@ def seeded(layer: SwinLayer, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def by_formula(layer: SwinLayer, inputs: torch.Tensor, rate: float) -> torch.Tensor:
-    """Both branches whole, then dropped by hand: kept ones are divided by the share of those kept."""
+    """Compute both branches, then drop samples by hand and divide the kept ones by the keep probability."""
     torch.manual_seed(4)
     attention, mlp = ((torch.rand(len(inputs), 1, 1) >= rate) / (1 - rate) for _ in range(2))
     whole = copy.deepcopy(layer).eval()

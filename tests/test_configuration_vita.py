@@ -62,7 +62,7 @@ def test_round_trip(backbone, tmp_path):
         ("num_labels", 0, "num_labels: expected at least one class"),
     ],
 )
-def test_values_that_cannot_work_name_the_field(field, value, expected):
+def test_values_out_of_range_name_the_field(field, value, expected):
     with pytest.raises(StrictDataclassError, match=expected):
         VitaConfig(**{field: value})
 
@@ -80,6 +80,6 @@ def test_unknown_backbone_type_is_named():
         ({"res2_channels": 512, "width_per_group": 33}, "width_per_group: expected a multiple of"),
     ],
 )
-def test_resnet_widths_that_cannot_work(fields, expected):
+def test_resnet_widths_out_of_range(fields, expected):
     with pytest.raises(StrictDataclassError, match=expected):
         VitaResNetConfig(**fields)

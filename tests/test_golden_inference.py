@@ -78,15 +78,15 @@ def test_from_pixels_to_scores_labels_and_masks(golden, model, case):
     processor = VitaVideoProcessor(do_resize=False)
     inputs = processor(golden.tensors[f"eval_{case}.pixel_values"], return_tensors="pt")
     torch.testing.assert_close(inputs["pixel_values_videos"], network_input(golden, case), rtol=0, atol=1e-5)
-    (found,) = processor.post_process_video_instance_segmentation(
+    (result,) = processor.post_process_video_instance_segmentation(
         model(**inputs), frame_sizes=inputs["frame_sizes"], target_sizes=[tuple(facts["out_hw"])], top_k=10
     )
     # top-k is unordered: compare by (query, label), which occurs once
     queries, labels = facts["topk_query_index"], golden.tensors[f"eval_{case}.out.pred_labels"].tolist()
-    order = {pair: i for i, pair in enumerate(zip(found.query_indices.tolist(), found.labels.tolist()))}
+    order = {pair: i for i, pair in enumerate(zip(result.query_indices.tolist(), result.labels.tolist()))}
     assert set(order) == set(zip(queries, labels))
     ours = [order[pair] for pair in zip(queries, labels)]
-    torch.testing.assert_close(found.scores[ours], golden.tensors[f"eval_{case}.out.pred_scores"], rtol=0, atol=1e-4)
+    torch.testing.assert_close(result.scores[ours], golden.tensors[f"eval_{case}.out.pred_scores"], rtol=0, atol=1e-4)
 
     def bits(name):
         packed = golden.tensors[f"eval_{case}.out.{name}"].numpy()
@@ -94,7 +94,7 @@ def test_from_pixels_to_scores_labels_and_masks(golden, model, case):
         return np.unpackbits(packed, count=int(np.prod(shape))).reshape(shape).astype(bool)
 
     decided = ~bits("uncertain_1e-3_bits")
-    masks = found.masks[ours].numpy()
+    masks = result.masks[ours].numpy()
     assert masks.shape == decided.shape
     assert decided.mean() > 0.99
     assert (masks == bits("pred_masks_bits"))[decided].all()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from helpers.golden import load_golden
 from vita_hf import loss_vita
 from vita_hf.conversion import convert_state_dict
 
@@ -116,8 +117,6 @@ def test_losses_matches_and_gradients(golden, case, monkeypatch):
 
 def test_random_draws_in_the_references_order(monkeypatch):
     """With the reference's own random numbers in its own order, everything still agrees."""
-    from conftest import load_golden
-
     golden = load_golden("r50")
     facts = golden.json["train_main_random"]
     draws = iter(golden.tensors[f"train_main_random.draw_{i:03d}"] for i in range(len(facts["draws"])))

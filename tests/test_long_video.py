@@ -36,7 +36,7 @@ def test_2000_frames_need_at_most_1500_mib(video_part):
     frame_queries = torch.randn(1, 2000, 100, 256)
     video_part(frame_queries[:, :24])
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to the present
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to the current size
     before = resident("VmRSS")
     out = video_part(frame_queries)
     peak = (resident("VmHWM") - before) / 2**20
@@ -48,7 +48,7 @@ def test_2000_frames_need_at_most_1500_mib(video_part):
 @torch.no_grad()
 def test_chunks_equal_the_whole(video_part, monkeypatch):
     frame_queries = torch.randn(1, 27, 100, 256)
-    wanted = video_part(frame_queries)
+    expected = video_part(frame_queries)
     monkeypatch.setattr(modeling_associator, "_WINDOW_CHUNK", 2)
     monkeypatch.setattr(modeling_layers, "_FEED_FORWARD_CHUNK", 1000)
-    torch.testing.assert_close(video_part(frame_queries), wanted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(video_part(frame_queries), expected, rtol=0, atol=1e-5)

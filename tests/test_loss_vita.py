@@ -12,7 +12,7 @@ from vita_hf.loss_vita import count_loss_normalizers, sample_uncertain_points
 
 
 def fixed_points(monkeypatch):
-    """Every mask, in whatever batch or process, is looked at in the same points."""
+    """Compare every mask at the same points, whatever the batch or the process."""
     points = torch.rand(1, 64, 2, generator=torch.Generator().manual_seed(3))
     monkeypatch.setattr(loss_vita, "sample_matching_points", lambda items, count, device: points.expand(items, -1, -1))
     monkeypatch.setattr(loss_vita, "sample_uncertain_points", lambda logits, *_: points.expand(logits.shape[0], -1, -1))
@@ -62,7 +62,7 @@ def test_absent_instance_equals_instance_not_given(monkeypatch):
         torch.testing.assert_close(a[name], b[name], msg=name)
 
 
-def test_not_finite_costs_are_an_error_that_says_where():
+def test_costs_that_are_not_finite_are_an_error():
     model = tiny_model().train()
     with torch.no_grad():
         model.video_class_predictor.bias[0] = float("nan")
@@ -294,16 +294,16 @@ def odd_presence():
     return targets, presence
 
 
-def test_presence_that_is_handed_on_is_not_counted_again(monkeypatch):
+def test_given_presence_is_not_computed_again(monkeypatch):
     model, video = tiny_model().train(), torch.randn(2, 2, 3, 64, 64)
     targets, presence = odd_presence()
-    found = find_instance_presence(targets["mask_labels"])
-    assert all(torch.equal(a, b) for a, b in zip(found, presence, strict=True))
+    from_masks = find_instance_presence(targets["mask_labels"])
+    assert all(torch.equal(a, b) for a, b in zip(from_masks, presence, strict=True))
     losses = []
     for given in ({}, {"instance_presence": presence}):
         torch.manual_seed(2)
         losses.append(model(video, **targets, **given).loss_dict)
-        monkeypatch.setattr(loss_vita, "find_instance_presence", lambda masks: pytest.fail("counted again"))
+        monkeypatch.setattr(loss_vita, "find_instance_presence", lambda masks: pytest.fail("computed again"))
     assert all(torch.equal(losses[0][name], term) for name, term in losses[1].items())
 
 

@@ -29,7 +29,7 @@ def model():
 @pytest.mark.parametrize("backbone", ["swin", "timm resnet"])
 def test_mask2former_checkpoint_becomes_the_detector(backbone, tmp_path):
     theirs = Mask2FormerForUniversalSegmentation(Mask2FormerConfig(backbone_config=BACKBONES[backbone](), **DETECTOR))
-    with torch.no_grad():  # masks that are not a hair's breadth from their threshold
+    with torch.no_grad():  # moves masks away from their threshold
         theirs.model.transformer_module.queries_features.weight.normal_()
     theirs = perturbed(theirs)
     theirs.save_pretrained(tmp_path)
@@ -73,7 +73,7 @@ def test_any_backbone_trains_every_parameter_it_asks_for(backbone, tmp_path):
     assert torch.equal(a.masks_queries_logits, b.masks_queries_logits)
 
 
-def test_backbones_that_cannot_work_are_refused():
+def test_unfit_backbones_are_refused():
     with pytest.raises(ValueError, match=r"backbone_config: expected a backbone with four output maps.*2"):
         VitaModel(VitaConfig(backbone_config=TimmBackboneConfig(backbone="resnet18", out_indices=[3, 4])))
     strides = TimmBackboneConfig(backbone="resnet18", out_indices=[0, 1, 2, 3])
@@ -93,7 +93,7 @@ def test_padded_batch_equals_videos_one_by_one(window):
     videos = torch.randn(len(lengths), max(lengths), 3, 64, 96)
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     together = model(videos, frame_mask=mask)
-    # what stands in the padding is of no account
+    # the content of padding frames does not matter
     other = model(torch.where(mask[..., None, None, None], videos, 7.0), frame_mask=mask)
     torch.testing.assert_close(other.class_queries_logits, together.class_queries_logits, rtol=0, atol=1e-6)
     for index, length in enumerate(lengths):
@@ -121,7 +121,7 @@ def test_chunks_do_not_change_the_result(model, monkeypatch):
 
 @torch.no_grad()
 def test_object_encoder_windows_by_definition():
-    """Frames see exactly the frames of their window: whole windows in even layers, half-shifted ones in odd layers."""
+    """Frames attend to exactly the frames of their window; odd layers shift the windows by half."""
     window, frames = 4, 11
     model = tiny_model(object_encoder_window_size=window, object_encoder_layers=2)
     encoder = model.model.object_encoder
@@ -201,7 +201,7 @@ def test_attentions_and_hidden_states(tmp_path):
     assert [tuple(a.shape) for a in out.transformer_decoder_attentions] == [(6, 4, 12, 12)] * 3
     for weights in (*out.attentions, *out.cross_attentions, *out.transformer_decoder_attentions):
         torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
-    assert out.cross_attentions[0][1, :, :, 12:].abs().max() == 0  # padding frames are not looked at
+    assert out.cross_attentions[0][1, :, :, 12:].abs().max() == 0  # no query attends to padding frames
     assert [tuple(h.shape) for h in out.hidden_states] == [(2, 10, 32)] * 4
     assert [tuple(h.shape) for h in out.object_encoder_hidden_states] == [(2, 3, 12, 32)] * 4
     assert [tuple(h.shape) for h in out.transformer_decoder_hidden_states] == [(6, 12, 32)] * 4
@@ -240,7 +240,7 @@ def test_half_precision_stays_close(dtype):
     model = tiny_model()
     queries = torch.randn(1, 2, 5, 12, 32)
     frames = torch.randn(2, 3, 64, 64)
-    wanted = model.model.associate(queries).video_states[-1]
+    expected = model.model.associate(queries).video_states[-1]
     pixels = model.model.pixel_level_module(frames)
     model = model.to(dtype)
     out = model(torch.randn(1, 3, 3, 64, 64, dtype=dtype))
@@ -248,7 +248,7 @@ def test_half_precision_stays_close(dtype):
     assert out.masks_queries_logits.isfinite().all() and out.class_queries_logits.isfinite().all()
     relative = 0.06 if dtype == torch.bfloat16 else 0.008
     states = model.model.associate(queries.to(dtype)).video_states[-1].float()
-    assert (states - wanted).norm() / wanted.norm() < relative
+    assert (states - expected).norm() / expected.norm() < relative
     ours = model.model.pixel_level_module(frames.to(dtype))
     for a, b in zip(ours[1:3], pixels[1:3]):  # the masked decoder's thresholds make later stages incomparable
         assert (a.float() - b).norm() / b.norm() < relative
@@ -292,8 +292,8 @@ def test_gradient_checkpointing_changes_nothing():
     loss, plain = gradients(model, video, targets)
     model.gradient_checkpointing_enable()
     layers = [m for m in model.modules() if getattr(m, "gradient_checkpointing", False)]
-    wanted = ("VitaPixelDecoderLayer", "VitaMaskedDecoderLayer", "VitaObjectEncoderLayer", "VitaDecoderLayer")
-    assert {type(layer).__name__ for layer in layers} >= set(wanted)
+    expected = ("VitaPixelDecoderLayer", "VitaMaskedDecoderLayer", "VitaObjectEncoderLayer", "VitaDecoderLayer")
+    assert {type(layer).__name__ for layer in layers} >= set(expected)
     again, checkpointed = gradients(model, video, targets)
     assert loss == again
     assert plain.keys() == checkpointed.keys()
@@ -382,15 +382,15 @@ def test_missing_weights_are_drawn_as_at_construction(backbone, tmp_path):
     kept = {"class_predictor.bias": load_file(tmp_path / "model.safetensors")["class_predictor.bias"]}
     save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
     loaded = VitaForVideoInstanceSegmentation.from_pretrained(tmp_path)
-    for name, wanted in fresh.state_dict().items():
-        found = loaded.state_dict()[name]
-        assert found.isfinite().all(), name
-        if wanted.numel() < 64:
-            assert found.abs().max() <= max(4 * wanted.abs().max(), 1), name
-        elif wanted.float().std() == 0:
-            assert torch.equal(found, wanted), name
+    for name, expected in fresh.state_dict().items():
+        drawn = loaded.state_dict()[name]
+        assert drawn.isfinite().all(), name
+        if expected.numel() < 64:
+            assert drawn.abs().max() <= max(4 * expected.abs().max(), 1), name
+        elif expected.float().std() == 0:
+            assert torch.equal(drawn, expected), name
         else:
-            assert found.float().std() == pytest.approx(wanted.float().std().item(), rel=0.35), name
+            assert drawn.float().std() == pytest.approx(expected.float().std().item(), rel=0.35), name
 
 
 def test_initialisation_is_the_references():
@@ -454,7 +454,7 @@ def test_initialisation_is_the_references():
         ({"frame_mask": torch.tensor([[True, False]])}, "same number of frames, without padding"),
     ],
 )
-def test_wrong_input_is_named_before_any_work(model, change, message):
+def test_wrong_input_is_an_error_before_the_network_runs(model, change, message):
     inputs = {"pixel_values_videos": torch.randn(1, 2, 3, 64, 64), **labels(1, 2, 64, 64), **change}
     with pytest.raises(ValueError, match=message):
         model(**inputs)

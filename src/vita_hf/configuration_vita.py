@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""Configuration of VITA: Mask2Former's fields under their transformers names, plus those of the video part."""
+"""Configuration of VITA: Mask2Former's fields under their transformers names, and the fields of the video part."""
 
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, Mask2FormerConfig, PreTrainedConfig, TimmBackboneConfig
@@ -22,8 +22,8 @@ from transformers.utils import auto_docstring
     custom_intro="""
     Configuration of [`VitaModel`] and [`VitaForVideoInstanceSegmentation`].
 
-    The frame detector is Mask2Former and takes [`~transformers.Mask2FormerConfig`]'s fields unchanged. The defaults are
-    those of the released R50 video models. Values of a wrong type or out of range raise `huggingface_hub`'s
+    The frame detector is Mask2Former and takes [`~transformers.Mask2FormerConfig`]'s fields unchanged. The defaults
+    build the released R50 video models. Values of a wrong type or out of range raise `huggingface_hub`'s
     `StrictDataclassError`, whose message names the field.
     """
 )

@@ -44,7 +44,7 @@ class Matches:
     Attributes:
         items, queries: `(R,)` int64, the matched queries.
         targets: `(R,)` int64, rows of the `Targets`.
-        positions: `(R,)` int64, position of each pair among those of its item.
+        positions: `(R,)` int64, position of each pair within its item.
         counts: number of pairs of each item.
     """
 
@@ -121,7 +121,7 @@ def matching_costs(
     Args:
         class_logits: `(I, Q, K+1)`.
         sums: over the items' points.
-        num_points: number of points of an item, those of all frames.
+        num_points: number of points of an item in all its frames.
         targets: of the `I` items.
     """
     labels = pad_sequence(targets.labels.split(targets.counts), batch_first=True)  # (I, M)

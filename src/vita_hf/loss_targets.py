@@ -56,7 +56,7 @@ def find_instance_presence(mask_labels: Sequence[Tensor]) -> list[Tensor]:
 def prepare_targets(
     mask_labels: Sequence[Tensor], class_labels: Sequence[Tensor], instance_presence: Sequence[Tensor]
 ) -> tuple[Targets, Targets]:
-    """Collect the targets of clips, and those of frames in the order (clip, frame).
+    """Collect the targets of clips, and of frames in the order (clip, frame).
 
     A frame's targets are the instances that appear in it. Instances that appear in no frame are dropped.
 
@@ -94,7 +94,7 @@ def count_loss_normalizers(
         layers: number of frame-decoder layers that the video part sees; by default `num_last_layers`, as in training.
 
     Returns:
-        Scalar float32 tensors on the CPU: `frame_masks` and `video_masks` (target masks; those of clips once a layer),
+        Scalar float32 tensors on the CPU: `frame_masks` and `video_masks` (target masks; clips count once per layer),
         `frame_classes` and `video_classes` (class weights summed over all queries), `similarity_pairs` (ordered pairs
         of matched queries of the same clip and layer).
     """
@@ -130,7 +130,7 @@ def reduce_loss_normalizers(
 
     Returns:
         Divisors for `forward(loss_normalizers=…)`. Averaged over processes (as DDP does) and micro-batches, the losses
-        then equal those of a single batch that holds everything.
+        then equal the losses of a single batch that holds everything.
     """
     values = torch.stack(list(normalizers.values())).to(device)
     processes = 1

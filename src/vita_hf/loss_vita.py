@@ -1,9 +1,11 @@
 """Losses of VITA: Mask2Former's set losses for frames and for clips, and the similarity loss between the two.
 
-No mask is predicted with gradient unless its query was matched: the matching looks at all masks without gradient, a few
-items at a time (frames, or clips as one frame-decoder layer sees them), and only the matched queries' masks are
-predicted again. The terms and their weights are the reference's (`vita_criterion.py`, `criterion.py` of
-sukjunhwang/VITA).
+An "item" is one set of queries to be matched: those of a frame, or those of a clip as one frame-decoder layer sees it.
+The `L` layers of `B` clips give `L·B` items, of which item `i` has the targets and the mask features of clip `i % B`.
+
+No mask is predicted with gradient unless its query was matched: the matching compares all masks without gradient, a few
+items at a time, and only the matched queries' masks are predicted again. The terms and their weights are the
+reference's (`vita_criterion.py`, `criterion.py` of sukjunhwang/VITA).
 
 Each term is a sum over the batch divided by a number that depends on the targets alone, see `count_loss_normalizers`.
 The reference divides cross-entropy and similarity by each process's own number and lets DDP average the quotients. Here
@@ -11,6 +13,7 @@ the numbers are summed over processes first, as a single process with all clips 
 are the same.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -91,7 +94,7 @@ class SetCriterion:
 
     Args:
         mask_features: `(G, T, Cm, H/4, W/4)`; item `i` has those of `i % G`.
-        targets: of `G` items; item `i` has those of `i % G`.
+        targets: of `G` frames or clips, likewise.
         no_object_weight: weight of the last class.
         class_normalizer, mask_normalizer: scalars that the losses are divided by.
         name: what the items belong to, for messages.
@@ -150,8 +153,8 @@ class SetCriterion:
         )
         losses: dict[str, Tensor] = {}
         for layer, masks in zip(points, all_masks):
-            # Values at points are cheap to compute again; kept for the backward pass, those of all layers would take
-            # more memory than the layers themselves.
+            # Values at points are cheap to compute again. Kept for the backward pass, they would take more memory than
+            # all decoder layers.
             mask_loss, dice_loss = checkpoint(
                 self.mask_losses, masks, matches[layer], points[layer], use_reentrant=False, preserve_rng_state=False
             )
@@ -186,16 +189,15 @@ class SetCriterion:
         pairs: Pairs = []
         matched_masks = []
         size = max(1, loss_points.chunk_elements(device) // (queries * frames * max(pixels, num_points)))
-        # Chunks do not cross multiples of `groups`: their features are a slice.
-        for first in (start + offset for start in range(0, items, groups) for offset in range(0, groups, size)):
-            group = slice(first % groups, min(first % groups + size, groups))
-            item = slice(first, first + group.stop - group.start)
+        for first, start in itertools.product(range(0, items, groups), range(0, groups, size)):
+            group = slice(start, min(start + size, groups))  # its mask features lie next to one another
+            item = slice(first + group.start, first + group.stop)
             targets = self.targets[group]
             masks = self.predict_masks(mask_embeddings[item][:, None], self.mask_features[group])
             with torch.autocast(device.type, enabled=False):
                 sums = sum_masks_at_points(masks, self.size, points[item], targets)
                 costs = matching_costs(self.config, class_logits[item], sums, frames * num_points, targets)
-            chunk_pairs = assign(costs, self.name, first)
+            chunk_pairs = assign(costs, self.name, item.start)
             chunk_matches = Matches.from_pairs(chunk_pairs, targets)
             pairs += chunk_pairs
             matched_masks.append(masks[chunk_matches.items, :, :, chunk_matches.queries])
@@ -204,8 +206,8 @@ class SetCriterion:
     def predict_matched_masks(self, mask_embeddings: Sequence[Tensor], matches: Sequence[Matches]) -> Sequence[Tensor]:
         """Predict the masks of each layer's matched queries, `(R, T, H/4, W/4)` with gradient."""
         items, groups = len(mask_embeddings[0]), len(self.mask_features)
-        # One product for all layers, in which each item has as many rows as the one with most matches: the gradient of
-        # the features that a product gives is as large as the features, however few its rows.
+        # A single product for all layers, because each product has a gradient as large as the features, however few its
+        # rows. Every item gets as many rows as the item with most matches.
         rows_per_item = max(max(layer.counts) for layer in matches)
         item = torch.cat([layer.items + index * items for index, layer in enumerate(matches)])
         position = torch.cat([layer.positions for layer in matches])
@@ -215,7 +217,7 @@ class SetCriterion:
         rows = rows.unflatten(0, (-1, groups)).transpose(0, 1)  # (G, items of all layers / G, rows_per_item, Cm)
         masks = self.predict_masks(rows.flatten(1, 2)[:, None], self.mask_features)  # (G, T, H/4·W/4, …)
         masks = masks[item % groups, :, :, item // groups * rows_per_item + position].unflatten(-1, self.size)
-        return masks.split([len(layer.items) for layer in matches])
+        return masks.split([sum(layer.counts) for layer in matches])
 
     def sample_loss_points(self, masks: Tensor) -> Tensor:
         """Draw the points at which matched masks `(R, T, H/4, W/4)` meet their targets, `(R·T, P, 2)`."""
@@ -271,16 +273,16 @@ def similarity_loss(
         clips, frames: targets of the video and of the frame queries.
     """
     length = frame_embeddings.shape[2]
-    video_rows = list(video_matches.select(video_embeddings.flatten(0, 1)).split(video_matches.counts))
-    video_ids = list(clips.ids[video_matches.targets].split(video_matches.counts))
+    video_rows = video_matches.select(video_embeddings.flatten(0, 1)).split(video_matches.counts)
+    video_ids = clips.ids[video_matches.targets].split(video_matches.counts)
     frame_rows, frame_ids = [], []
     for embeddings, matches in zip(frame_embeddings, frame_matches):
         counts = [sum(matches.counts[first : first + length]) for first in range(0, len(matches.counts), length)]
         frame_rows += matches.select(embeddings.flatten(0, 1)).split(counts)
         frame_ids += frames.ids[matches.targets].split(counts)
     losses = []
-    for rows, ids in zip(zip(video_rows, frame_rows), zip(video_ids, frame_ids)):
-        rows, ids = torch.cat(rows).float(), torch.cat(ids)
+    for clip_rows, clip_frame_rows, clip_ids, clip_frame_ids in zip(video_rows, frame_rows, video_ids, frame_ids):
+        rows, ids = torch.cat((clip_rows, clip_frame_rows)).float(), torch.cat((clip_ids, clip_frame_ids))
         same = (ids[:, None] == ids).float()
         losses.append(F.binary_cross_entropy_with_logits(rows @ rows.mT, same, reduction="sum"))
     return torch.stack(losses).sum()
@@ -295,7 +297,7 @@ class VitaLoss:
         class_labels: for each clip `(N,)` integers in `[0, K)`.
         pixel_values_videos: `(B, T, 3, H, W)`, for its shape and device.
         frame_mask: `(B, T)`, all True: the training clips of a batch have the same length.
-        instance_presence: for each clip `(N, T)` bool, True where the mask is not empty; by default found in the masks.
+        instance_presence: for each clip `(N, T)` bool, True where the mask is not empty; by default computed.
 
     Raises:
         ValueError: if the labels do not fit the videos or the classes, or a clip is padded.
@@ -324,7 +326,7 @@ class VitaLoss:
     def __call__(
         self, frame: SetPredictions, video: SetPredictions, normalizers: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """Compute the weighted terms, named as [`VitaForVideoInstanceSegmentationOutput`] says.
+        """Compute the weighted terms; [`VitaForVideoInstanceSegmentationOutput`] lists their names.
 
         Args:
             frame: predictions of the frame queries, `B·T` items.

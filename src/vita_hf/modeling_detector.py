@@ -70,9 +70,9 @@ def reference_points(spatial_shapes: tuple[tuple[int, int], ...], device: torch.
 
 
 class VitaMaskedCrossAttention(VitaAttention):
-    """Attention with one packed input projection, whose parameters are named like those of `nn.MultiheadAttention`.
+    """Attention with one packed input projection, with the parameter names of `nn.MultiheadAttention`.
 
-    That is what transformers' masked decoder has for cross-attention.
+    transformers' masked decoder uses `nn.MultiheadAttention` as its cross-attention.
     """
 
     def __init__(self, config: VitaConfig, num_heads: int | None = None):

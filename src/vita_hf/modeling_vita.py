@@ -204,13 +204,13 @@ class VitaForVideoInstanceSegmentation(VitaPreTrainedModel):
         class_labels (`list[torch.Tensor]`, *optional*):
             For each video `(N,)` int64 in `[0, K)`.
         instance_presence (`list[torch.Tensor]`, *optional*):
-            For each video `(N, T)` bool on the CPU, True where the mask is not empty. By default it is found in the
-            masks, for which the CPU waits for the device.
+            For each video `(N, T)` bool on the CPU, True where the mask is not empty. By default it is computed from
+            the masks, for which the CPU waits for the device.
         frame_sizes (`torch.Tensor` of shape `(B, 2)`, *optional*):
             See [`VitaModel`].
         loss_normalizers (`dict[str, torch.Tensor]`, *optional*):
             Divisors of the losses, from [`loss_vita.reduce_loss_normalizers`]: for gradient accumulation, where they
-            have to cover all micro-batches. By default those of this batch, summed over processes.
+            have to cover all micro-batches. By default computed from this batch and summed over processes.
         output_auxiliary_logits (`bool`, *optional*):
             Whether to return the detector's own predictions as `auxiliary_logits`.
 

@@ -1,14 +1,11 @@
 """Tiny models with random weights, and labels for them."""
 
-import torch
-from transformers import (
-    ConvNextConfig,
-    ResNetConfig,
-    SwinConfig,
-    TimmBackboneConfig,
-)
+from pathlib import Path
 
-from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation
+import torch
+from transformers import ConvNextConfig, ResNetConfig, SwinConfig, TimmBackboneConfig
+
+from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation, VitaVideoProcessor
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
@@ -66,7 +63,7 @@ def tiny_config(backbone: str = "swin", **fields) -> VitaConfig:
 
 
 def tiny_model(backbone: str = "swin", **fields) -> VitaForVideoInstanceSegmentation:
-    """A tiny model whose parameters all matter: none is zero, no query is like another."""
+    """Build a tiny model in which no parameter is zero and no two queries are equal."""
     torch.manual_seed(1)
     return perturbed(VitaForVideoInstanceSegmentation(tiny_config(backbone, **fields)))
 
@@ -82,3 +79,35 @@ def gradients(model, video, targets, seed=5):
     loss = model(video, **targets).loss
     loss.backward()
     return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def save_tiny_model(folder: Path) -> Path:
+    """Save the smallest model, with random weights and high scores, and a processor that does not resize."""
+    torch.manual_seed(0)
+    swin = SwinConfig(embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=4, out_indices=[1, 2, 3, 4])
+    config = VitaConfig(
+        backbone_config=swin,
+        id2label={0: "cat", 1: "dog", 2: "fox", 3: "hen", 4: "owl"},
+        hidden_dim=32,
+        feature_size=32,
+        mask_feature_size=16,
+        encoder_feedforward_dim=32,
+        dim_feedforward=32,
+        video_dim_feedforward=32,
+        num_attention_heads=2,
+        video_num_attention_heads=2,
+        encoder_layers=1,
+        decoder_layers=2,
+        num_last_layers=1,
+        num_queries=10,
+        num_video_queries=5,
+        object_encoder_layers=1,
+        object_decoder_layers=1,
+        detector_chunk_size=4,
+    )
+    model = VitaForVideoInstanceSegmentation(config)
+    with torch.no_grad():
+        model.video_class_predictor.weight.mul_(8)
+    model.save_pretrained(folder)
+    VitaVideoProcessor(do_resize=False).save_pretrained(folder)
+    return folder
