@@ -211,6 +211,3 @@ def _generator(seed: int, purpose: int, *numbers: int) -> np.random.Generator:
 @lru_cache(maxsize=8)
 def _permutation(seed: int, source: int, epoch: int, size: int) -> np.ndarray:
     return _generator(seed, _PERMUTATION, source, epoch).permutation(size)
-
-
-__all__ = ["ClipDataset", "Draw", "SampleSchedule", "StepBatchSampler", "check_batch_size"]

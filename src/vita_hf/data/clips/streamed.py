@@ -132,6 +132,3 @@ class StreamBatchSampler:
             while len(self._places) > 1000:  # far more than workers read ahead
                 del self._places[min(self._places)]
             yield [(n, rows[n]) for n in batch]
-
-
-__all__ = ["StreamBatchSampler", "StreamedClips", "stream_rows"]
