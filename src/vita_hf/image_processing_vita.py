@@ -344,9 +344,8 @@ class VitaVideoProcessor(BaseVideoProcessor):
             target_sizes: (h, w) of each video's masks, usually that of the original frames; by default `frame_sizes`.
             top_k: The most tracks per video: 10 for YouTube-VIS, 20 for OVIS.
             threshold: Lowest score of a track.
-            one_label_per_query: False ranks all pairs of a query and a class, so a query may appear with several
-                labels: the rule for metrics and submissions. True takes each query once, with its best class, which is
-                what people want to look at.
+            one_label_per_query: False ranks all pairs of a query and a class: the rule for metrics and submissions.
+                True takes each query once, with its best class, which is what people want to look at.
             output_format: "masks" (bool tensors) or "rle" (compressed RLE for pycocotools).
             frame_mask: Bool tensor (B, T) as the processor returns it; frames after the end of a video are left out.
             chunk_size: Number of frames processed at once. It bounds memory and does not change the results.
@@ -358,22 +357,19 @@ class VitaVideoProcessor(BaseVideoProcessor):
         features, batch_size = outputs.video_mask_features, len(outputs.video_mask_features)
         if chunk_size < 1:
             raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
-        frame_mask = torch.ones(features.shape[:2], dtype=torch.bool) if frame_mask is None else frame_mask.bool()
-        if frame_mask.shape != features.shape[:2]:
-            expected, got = tuple(features.shape[:2]), tuple(frame_mask.shape)
-            raise ValueError(f"frame_mask must have the shape {expected} of the outputs, got {got}")
-        lengths = frame_mask.sum(1).tolist()
-        if not all(mask[:length].all() for mask, length in zip(frame_mask, lengths)):
-            raise ValueError("frame_mask must be True for each video's first frames and False only after them")
-        sizes = zip(
-            _size_list(frame_sizes, "frame_sizes", batch_size), _size_list(target_sizes, "target_sizes", batch_size)
+        videos = zip(
+            outputs.class_queries_logits,
+            outputs.mask_embeddings,
+            features,
+            _video_lengths(frame_mask, *features.shape[:2]),
+            _size_list(frame_sizes, "frame_sizes", batch_size),
+            _size_list(target_sizes, "target_sizes", batch_size),
         )
-
         results = []
-        for index, (frame_size, target_size) in enumerate(sizes):
+        for class_logits, mask_embeddings, mask_features, length, frame_size, target_size in videos:
             builder = VideoInstancesBuilder(
-                outputs.class_queries_logits[index],
-                outputs.mask_embeddings[index],
+                class_logits,
+                mask_embeddings,
                 frame_size=frame_size,
                 target_size=target_size,
                 top_k=top_k,
@@ -382,7 +378,7 @@ class VitaVideoProcessor(BaseVideoProcessor):
                 output_format=output_format,
                 id2label=id2label,
             )
-            for chunk in features[index, : lengths[index]].split(chunk_size):
+            for chunk in mask_features[:length].split(chunk_size):
                 builder.add_frames(chunk)
             results.append(builder.build())
         return results
@@ -408,6 +404,18 @@ def _complete_metadata(source: FrameSource, indices, metadata: VideoMetadata | N
         duration=metadata.duration or duration,
         frames_indices=list(range(num_frames)) if indices is None else indices,
     )
+
+
+def _video_lengths(frame_mask: torch.Tensor | None, batch_size: int, num_frames: int) -> list[int]:
+    if frame_mask is None:
+        return [num_frames] * batch_size
+    if frame_mask.shape != (batch_size, num_frames):
+        expected, got = (batch_size, num_frames), tuple(frame_mask.shape)
+        raise ValueError(f"frame_mask must have the shape {expected} of the outputs, got {got}")
+    lengths = frame_mask.bool().sum(1).tolist()
+    if not all(mask[:length].all() for mask, length in zip(frame_mask, lengths)):
+        raise ValueError("frame_mask must be True for each video's first frames and False only after them")
+    return lengths
 
 
 def _size_list(sizes, name: str, batch_size: int) -> list[tuple[int, int] | None]:
