@@ -173,7 +173,7 @@ def test_masks_at(instances, masks):
 
 
 def make(masks, scores=None, **fields):
-    """Instances with these masks (k, T, h, w), as run lengths."""
+    """Instances with these masks (k, T, h, w), as RLE."""
     count = len(masks)
     return VideoInstances(
         scores=torch.linspace(0.9, 0.5, count) if scores is None else torch.tensor(scores),
