@@ -21,13 +21,6 @@ logger = logging.getLogger(__name__)
 _ROW_GROUP_BYTES = 32_000_000  # streaming reads one row group at a time
 
 
-def named_features(id2label: dict[int, str]) -> Features:
-    """Return [`VIDEO_FEATURES`] with the class names: the same storage, but the Hub shows labels by name."""
-    features = VIDEO_FEATURES.copy()
-    features["instances"].feature["label"] = ClassLabel(names=[id2label[label] for label in range(len(id2label))])
-    return features
-
-
 def write_parquet(
     dataset: VideoDataset, output: str | os.PathLike, split: str = "train", shard_bytes: int = 500_000_000
 ) -> list[Path]:
@@ -73,7 +66,8 @@ def write_parquet(
         raise ValueError(f"dataset {dataset.name}: expected rows that are not streamed")
     sizes = _image_bytes(rows)
     bounds = _partition(sizes, shard_bytes)
-    features = named_features(dataset.id2label)
+    features = VIDEO_FEATURES.copy()  # stored the same with class names, but the Hub shows labels by name
+    features["instances"].feature["label"] = ClassLabel(names=[*dataset.id2label.values()])
     inputs = {
         "rows": _digest(rows),
         "bounds": bounds,
@@ -104,7 +98,6 @@ def read_parquet(
     split: str = "train",
     streaming: bool = False,
     cache_dir: str | os.PathLike | None = None,
-    name: str | None = None,
 ) -> VideoDataset:
     """
     Read a dataset that [`write_parquet`] wrote.
@@ -115,7 +108,6 @@ def read_parquet(
         streaming: Whether to return an `IterableDataset`, which reads rows when they are needed. Otherwise the rows are
             copied into memory-mapped Arrow files in the cache.
         cache_dir: The cache; by default that of `datasets`.
-        name: The dataset's name; by default the name of the folder or the repository.
 
     Raises:
         FileNotFoundError: if the folder lacks the split or some of its shards.
@@ -134,7 +126,7 @@ def read_parquet(
     if not isinstance(label, ClassLabel):
         raise ValueError(f"{path_or_hub_id}: expected class names, a ClassLabel at instances.label, got {label}")
     rows = stream.cast(VIDEO_FEATURES) if streaming else load_dataset(**options, features=VIDEO_FEATURES)
-    return VideoDataset(rows, dict(enumerate(label.names)), name or Path(path_or_hub_id).name)
+    return VideoDataset(rows, dict(enumerate(label.names)), Path(path_or_hub_id).name)
 
 
 def _find_shards(folder: Path, split: str) -> list[str]:

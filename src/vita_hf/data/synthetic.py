@@ -7,7 +7,7 @@ two colours. About every fourth video holds two look-alikes that only their path
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -32,36 +32,24 @@ _SHUTTER_SAMPLES = 3  # a frame with motion blur is the mean of as many renders
 _EDGE = 0.75  # half the width of an anti-aliased edge, in pixels
 
 
-def _outline(category: int, angle: np.ndarray) -> np.ndarray:
-    """Return the distance of a shape's outline from its centre in each direction, 1 at the farthest."""
-    if category == 1:
-        return 1 / (np.sqrt(2) * np.maximum(np.abs(np.cos(angle)), np.abs(np.sin(angle))))
-    if category == 2:
-        sector = np.mod(angle, 2 * np.pi / 3) - np.pi / 3
-        return 0.5 / np.cos(sector)
-    if category == 3:
-        sector = np.abs(np.mod(angle, 2 * np.pi / 5) - np.pi / 5) / (np.pi / 5)  # 1 at a tip, 0 between two
-        return 0.45 + 0.55 * sector**1.6
-    if category == 4:
-        return 0.78 + 0.22 * np.cos(6 * angle)
-    if category == 5:
-        return 0.68 + 0.32 * np.cos(2 * angle)
-    return np.ones_like(angle)
-
-
-def _pattern(category: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the share of the second colour, 0 to 1, at coordinates in units of the object's radius."""
-    if category == 0:
-        return 0.5 + 0.5 * np.sin(9 * x)
-    if category == 1:
-        return (np.sin(6.5 * x) * np.sin(6.5 * y) > 0).astype(np.float32)
-    if category == 2:
-        return (np.hypot(np.mod(x * 2.4, 1) - 0.5, np.mod(y * 2.4, 1) - 0.5) < 0.3).astype(np.float32)
-    if category == 3:
-        return np.clip(0.5 + 0.7 * y, 0, 1)
-    if category == 4:
-        return 0.5 + 0.5 * np.cos(11 * np.hypot(x, y))
-    return 0.5 + 0.5 * np.sin(5 * x + 3 * np.sin(4 * y))
+# Per category: the distance of the outline from the centre in each direction, 1 at the farthest.
+_OUTLINES: tuple[Callable[[np.ndarray], np.ndarray], ...] = (
+    np.ones_like,
+    lambda angle: 1 / (np.sqrt(2) * np.maximum(np.abs(np.cos(angle)), np.abs(np.sin(angle)))),
+    lambda angle: 0.5 / np.cos(np.mod(angle, 2 * np.pi / 3) - np.pi / 3),
+    lambda angle: 0.45 + 0.55 * (np.abs(np.mod(angle, 2 * np.pi / 5) - np.pi / 5) / (np.pi / 5)) ** 1.6,
+    lambda angle: 0.78 + 0.22 * np.cos(6 * angle),
+    lambda angle: 0.68 + 0.32 * np.cos(2 * angle),
+)
+# Per category: the share of the second colour, 0 to 1, at coordinates in units of the object's radius.
+_PATTERNS: tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], ...] = (
+    lambda x, y: 0.5 + 0.5 * np.sin(9 * x),
+    lambda x, y: (np.sin(6.5 * x) * np.sin(6.5 * y) > 0).astype(np.float32),
+    lambda x, y: (np.hypot(np.mod(x * 2.4, 1) - 0.5, np.mod(y * 2.4, 1) - 0.5) < 0.3).astype(np.float32),
+    lambda x, y: np.clip(0.5 + 0.7 * y, 0, 1),
+    lambda x, y: 0.5 + 0.5 * np.cos(11 * np.hypot(x, y)),
+    lambda x, y: 0.5 + 0.5 * np.sin(5 * x + 3 * np.sin(4 * y)),
+)
 
 
 def _draw_colour(rng: np.random.Generator, hue: float) -> np.ndarray:
@@ -145,11 +133,11 @@ class _Object:
         x = (cos * dx + sin * dy) / (radius * stretch)
         y = (cos * dy - sin * dx) / (radius / stretch)
         direction = np.arctan2(y, x)
-        outline = _outline(self.category, direction) * (1 + self.wobble.at(time) * np.sin(3 * direction))
+        outline = _OUTLINES[self.category](direction) * (1 + self.wobble.at(time) * np.sin(3 * direction))
         coverage = np.clip((outline - np.hypot(x, y)) * radius / (2 * _EDGE) + 0.5, 0, 1)
         if not coverage.any():
             return None
-        mix = _pattern(self.category, x, y)[..., None]
+        mix = _PATTERNS[self.category](x, y)[..., None]
         colours = (1 - mix) * self.colours[0] + mix * self.colours[1]
         return slice(top, bottom), slice(left, right), colours, coverage
 

@@ -83,12 +83,12 @@ def test_streams_that_cannot_resume(stream):
 def test_processes_share_a_stream(monkeypatch, micro_batches):
     """Each process knows where the next step starts when it has read its part; together they read each row once."""
 
-    def stream_rows(rows, seed, epoch, position, buffer_size):
+    def stream_rows(rows, seed, epoch, position):
         for n in count(10 * epoch + position):  # ten rows an epoch
             yield n // 10, n % 10 + 1, {"video_id": n}
 
     monkeypatch.setattr("vita_hf.data.clips.streamed.stream_rows", stream_rows)
-    clips = SimpleNamespace(rows=None, seed=0, buffer_size=1)
+    clips = SimpleNamespace(rows=None, seed=0)
     options = {"micro_batches": micro_batches, "num_processes": 2}
     places, seen = [], []
     for process in (0, 1):

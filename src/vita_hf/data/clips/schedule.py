@@ -66,9 +66,9 @@ class SampleSchedule:
             raise ValueError(f"sizes: every source must have at least one row, got {list(sizes)}")
         if min(weights) < 0 or not 0 < sum(weights) < float("inf"):
             raise ValueError(f"weights: expected non-negative numbers, at least one above 0, got {list(weights)}")
-        self.sizes, self.weights, self.seed = list(sizes), list(weights), seed
+        self.sizes, self.seed = list(sizes), seed
         self.num_samples = sys.maxsize if num_samples is None else num_samples
-        self._bounds = np.cumsum(self.weights)[:-1] / sum(self.weights)
+        self._bounds = np.cumsum(weights)[:-1] / sum(weights)
         self._blocks: list[np.ndarray] = []
         self._drawn_before = [np.zeros(len(self.sizes), dtype=np.int64)]  # samples of each source before each block
 

@@ -78,13 +78,11 @@ class StreamedClips(Dataset):
         rows: The stream, from `read_parquet(…, streaming=True)`.
         settings: Number of frames and augmentation.
         seed: Decides the order of the rows and how the clips are drawn.
-        buffer_size: Number of rows that the next one is drawn from.
     """
 
     rows: IterableDataset
     settings: ClipSettings
     seed: int
-    buffer_size: int = 100
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "rows": None}  # workers do not read the stream
@@ -121,7 +119,7 @@ class StreamBatchSampler:
         numbers = self.numbers
         size = numbers.batch_size // numbers.micro_batches
         epoch, position = self._places[numbers.start_step]
-        stream = stream_rows(self.clips.rows, self.clips.seed, epoch, position, self.clips.buffer_size)
+        stream = stream_rows(self.clips.rows, self.clips.seed, epoch, position)
         for micro_batch, batch in enumerate(numbers, numbers.start_step * numbers.micro_batches):
             rows = {}
             for n in range(micro_batch * size, (micro_batch + 1) * size):
