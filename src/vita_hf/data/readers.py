@@ -62,6 +62,7 @@ def read_ytvis(
     >>> dataset = read_ytvis(folder / "annotations.json", folder / "JPEGImages", cache_dir=folder)
     >>> row = dataset.rows[0]
     >>> len(row["frames"]), dataset.id2label[row["instances"][0]["label"]]
+    (2, 'flower')
 
     ```
     """
