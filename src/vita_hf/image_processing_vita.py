@@ -235,7 +235,7 @@ class VitaVideoProcessor(BaseVideoProcessor):
                 stacklevel=2,
             )
 
-    def _preprocess(
+    def _preprocess(  # ty: ignore[incompatible-method-override] - frames come one at a time
         self,
         videos: Sequence[Iterable[torch.Tensor]],
         do_resize: bool,

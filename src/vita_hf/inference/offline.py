@@ -8,7 +8,7 @@ the frame queries of all frames. Masks are computed chunk by chunk and kept as R
 import math
 import sys
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
@@ -88,7 +88,7 @@ def segment_video(
     sampling = sample_frames(source, options.fps, options.stride)
     with ExitStack() as stack:
         frame_queries, sizes, store = _detect(model, processor, source, sampling, options, stack)
-        video_states = model.model.associate(torch.cat(frame_queries)[None, None]).video_states[-1][-1]
+        video_states = model.model.associate(torch.cat(frame_queries)[None, None])["video_states"][-1][-1]
         num_frames = sum(map(len, frame_queries))
         del frame_queries
         instances = _build_instances(model, video_states, store, num_frames, sizes, options)
@@ -120,7 +120,7 @@ def _detect(
     with closing(read()) as chunks, _progress_bar("detecting", length, options.progress) as bar:
         for chunk in chunks:
             detected = model.model.detect(chunk.pixel_values)
-            queries, features = detected.frame_states[-1], detected.video_mask_features
+            queries, features = detected["frame_states"][-1], detected["video_mask_features"]
             del detected
             if not queries.isfinite().all():
                 raise ValueError(
@@ -175,7 +175,7 @@ def read_ahead(items: Generator[T]) -> Generator[T]:
     """Run a generator in a thread, one item ahead of its consumer, and close it if the consumer stops early."""
     end = object()
     with closing(items), ThreadPoolExecutor(1, "vita-hf-read-ahead") as thread:
-        upcoming = thread.submit(next, items, end)
+        upcoming: Future[Any] = thread.submit(next, items, end)
         while (item := upcoming.result()) is not end:
             upcoming = thread.submit(next, items, end)
             yield item
@@ -201,7 +201,7 @@ def _build_instances(
         threshold=options.threshold,
         one_label_per_query=options.one_label_per_query,
         output_format="rle",
-        id2label=model.config.id2label,
+        id2label=model.config.id2label,  # ty: ignore[invalid-argument-type] - a config makes its keys int
     )
     with closing(store.chunks()) as chunks, _progress_bar("masks", num_frames, options.progress) as bar:
         for features in chunks:
