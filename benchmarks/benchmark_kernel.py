@@ -168,9 +168,9 @@ def build_original(wheel: Path, folder: Path, arches: tuple[str, ...] = ()) -> P
         path.write_text("#pragma once\n")  # nothing of these is used
     source = folder / "original.cu"
     source.write_text(ORIGINAL_DRIVER)
-    command, _ = kernel_build._cuda_command(arches)
+    command, _ = kernel_build.cuda_command(arches)
     library = folder / "original.so"
-    options = [f"-I{folder / 'include'}", f"-I{folder}", str(source), *kernel_build._libraries("cuda")]
+    options = [f"-I{folder / 'include'}", f"-I{folder}", str(source), *kernel_build.link_flags("cuda")]
     subprocess.run([command[0], *options[:2], *command[1:], *options[2:], "-o", str(library)], check=True)
     return library
 

@@ -47,45 +47,56 @@ void check_rising(const int64_t* positions, int64_t count, int64_t limit, const 
 // Reads a signed number in base 32: low digits first, each as the character 48 + digit, plus 32 if more digits follow.
 // Returns false if `at` does not begin a number that ends before `end`.
 inline bool read_number(const uint8_t*& at, const uint8_t* end, int64_t& number) {
-  number = 0;
-  for (int digits = 1; digits <= kMaxDigits && at < end; ++digits) {
-    const unsigned code = *at++ - 48u;
-    if (code > 63) {
+  unsigned digit = *at++ - 48u;
+  number = digit & 31;
+  int bits = 5;
+  for (; digit & 32; bits += 5) {
+    if (digit > 63 || at == end || bits == 5 * kMaxDigits) {
       return false;
     }
-    number |= static_cast<int64_t>(code & 31) << (5 * (digits - 1));
-    if (code < 32) {
-      number -= code & 16 ? int64_t{1} << (5 * digits) : 0;
-      return true;
-    }
+    digit = *at++ - 48u;
+    number |= static_cast<int64_t>(digit & 31) << bits;
   }
-  return false;
+  if (digit & 16) {
+    number -= int64_t{1} << bits;
+  }
+  return digit < 32;
 }
 
-// Decodes one mask to (background, object) pairs at `out`. Returns false unless the text is a valid RLE of `pixels`.
-bool decode_mask(const uint8_t* at, const uint8_t* end, int64_t pixels, int32_t*& out, int64_t& area) {
-  // From the fourth number on, each is a difference to the number two places before. The third is not.
-  int64_t runs[2] = {0, 0}, sums[2] = {0, 0};
-  int64_t index = 0;
-  do {
-    int64_t number;
-    if (!read_number(at, end, number)) {
-      return false;
-    }
-    int64_t& run = runs[index % 2];
-    run = index == 2 ? number : run + number;
-    if (run < 0 || run > pixels) {
-      return false;
-    }
+// Decodes one mask to (background, object) pairs at `out`. Returns false unless the text is an RLE of `pixels` pixels.
+inline bool decode_mask(const uint8_t* at, const uint8_t* end, int64_t pixels, int32_t*& out, int64_t& area) {
+  // From the fourth number on, each is a difference to the number two places before.
+  const auto read_difference = [&](int64_t& run) {
+    int64_t difference;
+    const bool valid = read_number(at, end, difference);
+    run += difference;
     *out++ = static_cast<int32_t>(run);
-    sums[index % 2] += run;
-    ++index;
-  } while (at < end);
-  if (index % 2 == 1) {
-    *out++ = 0;
+    return valid && run >= 0 && run <= pixels;
+  };
+  int64_t first = 0, background = 0, object = 0;
+  if (at == end || !read_difference(first)) {
+    return false;
   }
-  area = sums[1];
-  return sums[0] + sums[1] == pixels;
+  int64_t total = first;
+  area = 0;
+  for (;;) {
+    if (at == end) {
+      *out++ = 0;
+      break;
+    }
+    if (!read_difference(object)) {
+      return false;
+    }
+    area += object;
+    if (at == end) {
+      break;
+    }
+    if (!read_difference(background)) {
+      return false;
+    }
+    total += background;
+  }
+  return total + area == pixels;
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor> decode(const at::Tensor& text, const at::Tensor& ends, int64_t pixels) {
@@ -130,6 +141,11 @@ struct Runs {
   }
 };
 
+// Moves `first`, which ends before `second`, to its next run; `second` too if it ends before that run begins.
+inline bool advance(Runs& first, Runs& second) {
+  return first.advance() && (first.top < second.bottom || second.advance());
+}
+
 int64_t shared_pixels(Runs a, Runs b) {
   int64_t shared = 0;
   if (!a.advance() || !b.advance()) {
@@ -137,7 +153,7 @@ int64_t shared_pixels(Runs a, Runs b) {
   }
   for (;;) {
     shared += std::max<int64_t>(0, std::min(a.bottom, b.bottom) - std::max(a.top, b.top));
-    if (!(a.bottom < b.bottom ? a.advance() : b.advance())) {
+    if (!(a.bottom < b.bottom ? advance(a, b) : advance(b, a))) {
       return shared;
     }
   }

@@ -6,7 +6,7 @@ import torch
 def draw(
     spatial_shapes, batch=2, queries=5, heads=2, dim=8, points=3, dtype=torch.float32, device="cpu", seed=0, outside=0.4
 ):
-    """value, locations and weights; locations reach `outside` map sizes beyond the borders.
+    """Draw value, locations and weights; locations reach `outside` map sizes beyond the borders.
 
     They keep a hundredth of a pixel away from pixel centres, where the derivative jumps and rounding decides.
     """

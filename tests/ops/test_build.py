@@ -1,4 +1,4 @@
-"""Building and loading, with stand-ins for the compiler: nothing here depends on having one."""
+"""Building and loading with scripts in place of the compiler, so that no test depends on having one."""
 
 import functools
 import os
@@ -11,19 +11,21 @@ import warnings
 import pytest
 import torch
 
-from vita_hf.ops import available_backends, build, loader, multi_scale_deformable_attention
+from vita_hf.ops import available_backends, build, loader, multi_scale_deformable_attention, rle
+from vita_hf.ops.__main__ import main
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the stand-in compilers are shell scripts")
 
 
 @pytest.fixture
 def compiler(tmp_path, monkeypatch):
-    """Make CXX a script; returns a function that sets what it does when asked to compile. Calls end up in `calls`."""
+    """Make CXX a script that counts its calls in `calls`; returns a function that sets what it does to compile."""
     script = tmp_path / "c++"
     monkeypatch.setenv("CXX", str(script))
     monkeypatch.setenv("VITA_HF_KERNELS_CACHE", str(tmp_path / "cache"))
-    # A fresh memory, so that what is really loaded is neither forgotten nor loaded twice.
-    monkeypatch.setattr(loader, "load_error", functools.cache(loader.load_error.__wrapped__))
+    # A fresh cache, so that the process neither forgets the real libraries nor loads them twice.
+    monkeypatch.setattr(loader, "library_error", functools.cache(loader.library_error.__wrapped__))
+    loader._warn_once.cache_clear()
 
     def compiles(body: str):
         script.write_text(
@@ -55,7 +57,7 @@ def test_two_processes_compile_once(compiler, tmp_path):
     assert [p for p in (tmp_path / "cache").iterdir() if p.suffix == ".tmp"] == []
 
 
-def test_what_is_built_says_so_and_is_kept(compiler, tmp_path, capfd):
+def test_a_build_says_so_and_is_kept(compiler, tmp_path, capfd):
     compiler('echo library > "$last"')
     first = build.build("cpp")
     message = capfd.readouterr().err
@@ -90,7 +92,7 @@ def test_a_failing_compiler_warns_once_names_the_log_and_falls_back(compiler, tm
     with pytest.raises(RuntimeError, match=r"backend 'cpp' is not available: .*exit status 3"):
         multi_scale_deformable_attention(value, [(2, 3)], locations, weights, backend="cpp")
 
-    loader.load_error.cache_clear()  # another process does not try again, unless told to
+    loader.library_error.cache_clear()  # another process does not try again, unless told to
     with pytest.warns(UserWarning, match="compiling failed before"):
         assert available_backends() == ["pytorch"]
     assert calls(tmp_path) == 1
@@ -99,9 +101,18 @@ def test_a_failing_compiler_warns_once_names_the_log_and_falls_back(compiler, tm
     assert calls(tmp_path) == 2
 
 
+def test_rle_falls_back_without_a_warning_and_leaves_that_to_attention(compiler):
+    compiler("exit 1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert rle.decode(["451"], 10)[2].tolist() == [5]
+    with pytest.warns(UserWarning, match="failed with exit status 1"):
+        assert available_backends() == ["pytorch"]
+
+
 def test_no_compiler(compiler, monkeypatch):
     monkeypatch.setenv("CXX", "/nowhere/c++")
-    with pytest.warns(UserWarning, match="no C\\+\\+ compiler: none of /nowhere/c\\+\\+ is there"):
+    with pytest.warns(UserWarning, match="no C\\+\\+ compiler: found none of /nowhere/c\\+\\+"):
         assert available_backends() == ["pytorch"]
 
 
@@ -135,8 +146,6 @@ def test_importing_compiles_and_loads_nothing(compiler, tmp_path):
 
 
 def test_command_line(compiler, monkeypatch, capsys):
-    from vita_hf.ops.__main__ import main
-
     compiler('echo library > "$last"')
     monkeypatch.setattr(sys, "argv", ["vita_hf.ops", "build"])
     assert main() == 0
@@ -149,7 +158,7 @@ def test_command_line(compiler, monkeypatch, capsys):
 
 @pytest.fixture
 def toolkit(tmp_path, monkeypatch):
-    """CUDA_HOME with an nvcc that only knows its version."""
+    """Make CUDA_HOME a folder with an nvcc that only tells its version."""
 
     def release(version):
         nvcc = tmp_path / "bin" / "nvcc"
@@ -172,9 +181,9 @@ def test_cuda_versions_must_match(toolkit):
 @pytest.mark.parametrize(
     ("arches", "message"),
     [
-        (["7.5"], "compute capability 8.0 is the least"),
+        (["7.5"], "expected compute capabilities of at least 8.0, got 7.5"),
         (["hopper"], "expected compute capabilities like 9.0, got hopper"),
-        ([], "no CUDA device is there and no --arch was given"),
+        ([], "this machine has no CUDA device, and no --arch was given"),
     ],
 )
 def test_cuda_arches_are_checked(toolkit, monkeypatch, arches, message):

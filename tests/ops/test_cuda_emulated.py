@@ -30,10 +30,10 @@ def emulated(tmp_path_factory):
     source = folder / "emulated.cpp"
     source.write_text('#include "emulation.h"\n' + code.replace("__CUDA_ARCH__", "EMULATED_ARCH"))
     library = folder / "emulated.so"
-    command, _ = build._cpp_command()
+    command, _ = build.cpp_command()
     command += ["-DTORCH_EXTENSION_NAME=vita_hf_emulated", "-O1", f"-I{EMULATION}"]
     command += [f"-I{sources}", f"-I{sources / 'torch-ext'}", str(sources / "torch-ext" / "torch_binding.cpp")]
-    subprocess.run([*command, str(source), *build._libraries("cpp"), "-pthread", "-o", str(library)], check=True)
+    subprocess.run([*command, str(source), *build.link_flags("cpp"), "-pthread", "-o", str(library)], check=True)
     torch.ops.load_library(library)
     return torch.ops.vita_hf_emulated
 

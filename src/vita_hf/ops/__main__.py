@@ -11,22 +11,22 @@ from .packaging import package
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m vita_hf.ops", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    building = commands.add_parser("build", help="compile into the cache and print the libraries' paths")
-    building.add_argument("--cuda", action="store_true", help="the CUDA kernel as well as the C++ one")
-    packaging = commands.add_parser("package", help="compile and write a folder for kernels.LocalLayerRepository")
-    packaging.add_argument("folder", type=Path)
-    packaging.add_argument("--cuda", action="store_true", help="the CUDA kernel instead of the C++ one")
-    for command, what in ((building, "a library for each"), (packaging, "all in one library")):
+    build_parser = commands.add_parser("build", help="compile into the cache and print the paths of the libraries")
+    build_parser.add_argument("--cuda", action="store_true", help="compile the CUDA kernel as well as the C++ kernels")
+    package_parser = commands.add_parser("package", help="compile and write a folder for kernels.LocalLayerRepository")
+    package_parser.add_argument("folder", type=Path)
+    package_parser.add_argument("--cuda", action="store_true", help="package the CUDA kernel instead of the C++ kernel")
+    for command, libraries in ((build_parser, "one library for each"), (package_parser, "all in one library")):
         command.add_argument(
             "--arch",
             nargs="+",
             default=[],
             metavar="X.Y",
-            help=f"compute capabilities like 9.0, {what}; by default those of this machine's devices",
+            help=f"compute capabilities like 9.0, {libraries}; by default those of the devices of this machine",
         )
     args = parser.parse_args()
     if args.arch and not args.cuda:
-        parser.error("--arch goes with --cuda")
+        parser.error("--arch needs --cuda")
     try:
         if args.command == "package":
             print(package(args.folder, "cuda" if args.cuda else "cpp", args.arch))

@@ -1,4 +1,9 @@
-"""Compile the kernels of the folder `kernels` once a machine, into a cache."""
+"""
+Compile the kernels into a cache, once a machine.
+
+`torch.utils.cpp_extension.load` is no help here: it needs ninja, finds no nvcc from pip, links a second CUDA runtime,
+loads what it builds for other GPUs, and compiles again in every process what failed before.
+"""
 
 import hashlib
 import os
@@ -17,55 +22,60 @@ NAMESPACES = {"cpp": "vita_hf_cpp", "cuda": "vita_hf_cuda"}
 
 
 class BuildError(RuntimeError):
-    """A kernel can't be built here; the message says why and where the compiler's output is."""
+    """A kernel cannot be built on this machine; the message gives the reason and the log of the compiler."""
 
 
 def source_dir() -> Path:
-    """Deformable attention's folder: inside the installed package, or next to `src` in a checkout."""
+    """Return the folder of deformable attention: inside the installed package, or next to `src` in a checkout."""
     package = Path(__file__).resolve().parents[1]
-    for folder in (package / "_kernels", package.parents[1] / "kernels"):
+    candidates = (package / "_kernels", package.parents[1] / "kernels")
+    for folder in candidates:
         if (folder / "deformable_attention" / "build.toml").is_file():
             return folder / "deformable_attention"
-    raise BuildError(f"the kernels' sources are missing: neither {package / '_kernels'} nor {folder} has them")
+    raise BuildError(f"the sources of the kernels are missing, expected in {' or '.join(map(str, candidates))}")
 
 
 def cache_dir() -> Path:
-    """`VITA_HF_KERNELS_CACHE`, by default `vita-hf/kernels` under the user's cache folder."""
+    """Return `VITA_HF_KERNELS_CACHE`, by default `vita-hf/kernels` in the user's cache folder."""
     if folder := os.environ.get("VITA_HF_KERNELS_CACHE"):
         return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vita-hf" / "kernels"
 
 
 def build(backend: str, arches: Sequence[str] = (), retry: bool = False, namespace: str | None = None) -> Path:
-    """Path of the backend's library, compiled unless the cache has it.
+    """
+    Compile the library of a backend, unless the cache has it.
 
-    The cache's key is made of sources, torch's version, the compiler with what it targets, and all flags. A file lock
-    keeps processes that start together from compiling twice.
+    The cache is keyed by the sources, torch's version, the compiler and its target, and all flags. A file lock keeps
+    processes that start together from compiling twice.
 
     Args:
         backend: `"cpp"` or `"cuda"`.
-        arches: compute capabilities for CUDA, like `"9.0"`; by default those of the devices that are there.
-        retry: compile again what failed before with the same key; otherwise that fails at once.
-        namespace: of the operators in `torch.ops`, for a library of deformable attention alone. By default it is
-            `NAMESPACES[backend]`, and the C++ library has what else the package needs on the CPU.
+        arches: Compute capabilities for CUDA, like `"9.0"`; by default those of the devices of this machine.
+        retry: Compile again what failed before with the same key, instead of failing at once.
+        namespace: Namespace of the operators in `torch.ops`, for a library of deformable attention alone. By default
+            it is `NAMESPACES[backend]`, and the C++ library has the RLE operators as well.
+
+    Returns:
+        The path of the library.
 
     Raises:
-        BuildError: no compiler, no sources, nothing to compile for, or the compiler failed.
+        BuildError: if there is no compiler, no source or no device to compile for, or the compiler fails.
     """
-    sources = source_dir()
-    others = [sources.parent / "rle"] if backend == "cpp" and namespace is None else []
+    root = source_dir()
+    rle = [root.parent / "rle"] if backend == "cpp" and namespace is None else []
     namespace = namespace or NAMESPACES[backend]
-    command, compiler = _cpp_command() if backend == "cpp" else _cuda_command(arches)
+    command, target = cpp_command() if backend == "cpp" else cuda_command(arches)
     command.append(f"-DTORCH_EXTENSION_NAME={namespace}")
-    files = sorted(sources.glob(f"deformable_attention_{'cpu' if backend == 'cpp' else 'cuda'}/*.c*"))
-    files = [sources / "torch-ext" / "torch_binding.cpp", *(f for f in files if f.suffix in (".cpp", ".cu"))]
-    files += sorted(file for folder in others for file in folder.glob("*.cpp"))
     key = hashlib.sha256()
-    for part in (torch.__version__, compiler, *command):
+    for part in (torch.__version__, target, *command):
         key.update(part.encode() + b"\0")
-    read = (path for folder in (sources, *others) for path in folder.rglob("*"))
-    for path in sorted(path for path in read if path.suffix in (".h", ".cuh", ".cpp", ".cu")):
-        key.update(str(path.relative_to(sources.parent)).encode() + b"\0" + path.read_bytes() + b"\0")
+    for path in sorted(path for folder in (root, *rle) for path in folder.rglob("*")):
+        if path.suffix in (".h", ".cuh", ".cpp", ".cu"):
+            key.update(str(path.relative_to(root.parent)).encode() + b"\0" + path.read_bytes() + b"\0")
+    folders = (root / "torch-ext", root / f"deformable_attention_{'cpu' if backend == 'cpp' else 'cuda'}", *rle)
+    sources = sorted(path for folder in folders for path in folder.iterdir() if path.suffix in (".cpp", ".cu"))
+    command += [f"-I{root}", f"-I{root / 'torch-ext'}", *map(str, sources), *link_flags(backend)]
 
     folder = cache_dir()
     library = folder / f"{namespace}-{key.hexdigest()[:16]}.so"
@@ -74,29 +84,22 @@ def build(backend: str, arches: Sequence[str] = (), retry: bool = False, namespa
     log = library.with_suffix(".log")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(library.with_suffix(".lock"))
-        with lock:
-            if library.exists():  # another process was first
-                return library
-            if log.exists() and not retry:
-                raise BuildError(f"compiling failed before, see {log}; `python -m vita_hf.ops build` tries again")
-            command += [f"-I{sources}", f"-I{sources / 'torch-ext'}", *map(str, files), *_libraries(backend)]
-            _compile(command, backend, library, log)
+        with FileLock(library.with_suffix(".lock")):
+            if not library.exists():  # another process may have been first
+                if log.exists() and not retry:
+                    raise BuildError(f"compiling failed before, see {log}; `python -m vita_hf.ops build` tries again")
+                _compile(command, backend, library, log)
     except OSError as error:
-        raise BuildError(f"{folder} can't be used as a cache (VITA_HF_KERNELS_CACHE sets another): {error}") from error
+        raise BuildError(f"{folder} cannot be used as a cache (VITA_HF_KERNELS_CACHE sets another): {error}") from error
     return library
 
 
 def _compile(command: list[str], backend: str, library: Path, log: Path) -> None:
-    print(
-        f"vita-hf: compiling the {backend} kernels, once on this machine, usually in less than "
-        f"{'a minute' if backend == 'cpp' else 'three minutes'} …",
-        end="",
-        file=sys.stderr,
-        flush=True,
-    )
+    duration = "a minute" if backend == "cpp" else "three minutes"
+    message = f"vita-hf: compiling the {backend} kernels, once on this machine, usually in less than {duration} …"
+    print(message, end="", file=sys.stderr, flush=True)
     start = time.monotonic()
-    # Renamed when complete: whoever finds the library under its name can load it.
+    # Renamed when complete: a library under its final name can be loaded.
     partial = library.with_suffix(f".{os.getpid()}.tmp")
     command = [*command, "-o", str(partial)]
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
@@ -112,72 +115,76 @@ def _compile(command: list[str], backend: str, library: Path, log: Path) -> None
 def _torch_flags(backend: str) -> list[str]:
     root = Path(torch.__file__).parent
     includes = (root / "include", root / "include" / "torch" / "csrc" / "api" / "include")
-    kind = "CPU" if backend == "cpp" else "CUDA"
     return [
         "-std=c++20",
         "-O3",
         "-shared",
-        f"-D{kind}_KERNEL",
+        f"-D{'CPU' if backend == 'cpp' else 'CUDA'}_KERNEL",
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
         *(flag for folder in includes for flag in ("-isystem", str(folder))),
     ]
 
 
-def _libraries(backend: str) -> list[str]:
-    """After the sources: linkers drop what nothing before it needs."""
+def link_flags(backend: str) -> list[str]:
+    """Return the linker's flags. They follow the sources: linkers drop libraries that nothing before them needs."""
     names = ("c10", "torch_cpu") if backend == "cpp" else ("c10", "torch_cpu", "c10_cuda")
     return [f"-L{Path(torch.__file__).parent / 'lib'}", *(f"-l{name}" for name in names)]
 
 
-def _cpp_command() -> tuple[list[str], str]:
-    """The command without sources and output, and a text that changes with the compiler and what it targets."""
+def cpp_command() -> tuple[list[str], str]:
+    """Return the C++ compiler with flags, and a text that changes with the compiler and its target."""
     names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
     compiler = next((shlex.split(name) for name in names if shutil.which(shlex.split(name)[0])), None)
     if compiler is None:
-        raise BuildError(f"no C++ compiler: none of {', '.join(names)} is there (CXX names another)")
+        raise BuildError(f"no C++ compiler: found none of {', '.join(names)} (CXX names another)")
+    error = ""
     for target in (["-march=native"], []):
         # Prints every predefined macro: version, instruction sets and all.
         probe = [*compiler, *target, "-dM", "-E", "-x", "c++", os.devnull]
         result = subprocess.run(probe, capture_output=True, text=True)
         if result.returncode == 0:
             return [*compiler, *target, "-fopenmp", "-fPIC", *_torch_flags("cpp")], result.stdout
-    raise BuildError(f"{' '.join(probe)} failed: {result.stderr.strip()}")
+        error = f"{' '.join(probe)} failed: {result.stderr.strip()}"
+    raise BuildError(error)
 
 
-def _cuda_home() -> Path:
-    """The toolkit at `CUDA_HOME`, /usr/local/cuda, or pip's (extra `[cuda-build]`)."""
-    major = torch.version.cuda.split(".")[0]
+def _find_nvcc(cuda: str) -> str:
+    """Find nvcc at `CUDA_HOME`, in /usr/local/cuda, or as installed by pip (extra `[cuda-build]`)."""
+    major = cuda.split(".")[0]
     candidates = [os.environ.get("CUDA_HOME"), "/usr/local/cuda"]
-    candidates += [Path(path) / "nvidia" / f"cu{major}" for path in sys.path]
+    candidates += [os.path.join(path, "nvidia", f"cu{major}") for path in sys.path]
     for home in candidates:
-        if home and (Path(home) / "bin" / "nvcc").is_file():
-            return Path(home)
+        if home and os.path.isfile(nvcc := os.path.join(home, "bin", "nvcc")):
+            return nvcc
     raise BuildError(
-        "no nvcc at CUDA_HOME, in /usr/local/cuda or from pip (`pip install vita-hf[cuda-build]`), "
-        f"CUDA {major} is wanted"
+        f"no nvcc: expected that of CUDA {major} at CUDA_HOME, in /usr/local/cuda or from pip "
+        "(`pip install vita-hf[cuda-build]`)"
     )
 
 
-def _cuda_command(arches: Sequence[str]) -> tuple[list[str], str]:
-    if torch.version.cuda is None:
+def cuda_command(arches: Sequence[str]) -> tuple[list[str], str]:
+    """Return nvcc with flags for some compute capabilities, and its version."""
+    cuda = torch.version.cuda
+    if cuda is None:
         raise BuildError(f"torch {torch.__version__} is built without CUDA")
-    home = _cuda_home()
-    nvcc = str(home / "bin" / "nvcc")
+    nvcc = _find_nvcc(cuda)
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True).stdout
-    major = torch.version.cuda.split(".")[0]
-    if f"release {major}." not in version:
-        found = next((line for line in version.splitlines() if "release" in line), version).strip()
-        raise BuildError(f"{nvcc} does not match torch's CUDA {torch.version.cuda}: {found}")
+    if f"release {cuda.split('.')[0]}." not in version:
+        release = next((line for line in version.splitlines() if "release" in line), version).strip()
+        raise BuildError(f"{nvcc} does not match torch's CUDA {cuda}: {release}")
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     arches = sorted(set(arches) or {"{}.{}".format(*torch.cuda.get_device_capability(i)) for i in devices})
     if not arches:
-        raise BuildError("no CUDA device is there and no --arch was given")
+        raise BuildError("this machine has no CUDA device, and no --arch was given")
     numbers = [arch.replace(".", "") for arch in arches]
     if not all(number.isdecimal() for number in numbers):
         raise BuildError(f"arch: expected compute capabilities like 9.0, got {', '.join(arches)}")
     if any(int(number) < 80 for number in numbers):
-        raise BuildError(f"compute capability 8.0 is the least, got {', '.join(arches)}")
-    # No CUDA runtime of our own: the symbols are found in the one that torch has loaded.
+        raise BuildError(f"arch: expected compute capabilities of at least 8.0, got {', '.join(arches)}")
+    # Without a CUDA runtime of its own: torch has loaded one, which has the symbols.
     command = [nvcc, "-cudart=none", "-Xcompiler=-fPIC", *_torch_flags("cuda")]
     command += [f"-gencode=arch=compute_{n},code=sm_{n}" for n in numbers]
     return command, version
+
+
+__all__ = ["NAMESPACES", "BuildError", "build", "cache_dir", "cpp_command", "cuda_command", "link_flags", "source_dir"]

@@ -105,6 +105,7 @@ def load(backend: str) -> None:
     torch.ops.load_library(library)
     path = source_dir() / "torch-ext" / "deformable_attention" / "registration.py"
     spec = importlib.util.spec_from_file_location("vita_hf.ops._registration", path)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.register(NAMESPACES[backend])

@@ -54,7 +54,7 @@ def empty_mask(pixels: int) -> str:
     return compress([pixels], pixels)
 
 
-def compress(run_lengths: Sequence[int], pixels: int) -> str:
+def compress(run_lengths: list[int], pixels: int) -> str:
     """
     Compress a list of run lengths.
 
@@ -74,7 +74,7 @@ def compress(run_lengths: Sequence[int], pixels: int) -> str:
     is_valid = {*map(type, run_lengths)} == {int} and min(run_lengths) >= 0 and sum(run_lengths) == pixels
     if not is_valid and (problem := explain_corruption(run_lengths, pixels)):
         raise ValueError(problem)
-    return mask_api.frPyObjects({"size": [pixels, 1], "counts": list(run_lengths)}, pixels, 1)["counts"].decode("ascii")
+    return mask_api.frPyObjects({"size": [pixels, 1], "counts": run_lengths}, pixels, 1)["counts"].decode("ascii")
 
 
 def encode_masks(masks: torch.Tensor) -> list[dict[str, Any]]:
@@ -219,13 +219,9 @@ def decode(masks: Sequence[str | list[int]], pixels: int) -> tuple[np.ndarray, n
     ```
     """
     try:
-        if {*map(type, masks)} == {str}:
-            text = np.frombuffer(bytearray("".join(masks), "ascii"), np.uint8)
-            ends = np.fromiter(map(len, masks), np.int64, len(masks)).cumsum()
-            if not is_available("cpp", warn=False):
-                return rle_numpy.decode(text, ends, pixels)
-            arrays = torch.ops.vita_hf_cpp.rle_decode(torch.from_numpy(text), torch.from_numpy(ends), pixels)
-            return tuple(array.numpy() for array in arrays)
+        strings = [mask for mask in masks if isinstance(mask, str)]
+        if strings and len(strings) == len(masks):
+            return _decode_strings(strings, pixels)
         lists = [_parse_counts(mask) if isinstance(mask, str) else mask for mask in masks]
         # struct is the fastest way from Python's integers to an array, and refuses everything else.
         packed = [struct.pack(f"{len(runs)}q", *runs) + bytes(8 * (len(runs) % 2)) for runs in lists]
@@ -238,6 +234,15 @@ def decode(masks: Sequence[str | list[int]], pixels: int) -> tuple[np.ndarray, n
         if not problems:
             raise
         raise RleError(problems) from None
+
+
+def _decode_strings(strings: list[str], pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    text = np.frombuffer(bytearray("".join(strings), "ascii"), np.uint8)
+    ends = np.fromiter(map(len, strings), np.int64, len(strings)).cumsum()
+    if not is_available("cpp", warn=False):
+        return rle_numpy.decode(text, ends, pixels)
+    pairs, starts, areas = torch.ops.vita_hf_cpp.rle_decode(torch.from_numpy(text), torch.from_numpy(ends), pixels)
+    return pairs.numpy(), starts.numpy(), areas.numpy()
 
 
 def decode_tracks(tracks: Sequence[list[str | list[int]]], pixels: int) -> Iterator[DecodedTracks | RleError]:
@@ -306,14 +311,12 @@ def intersections(pairs: np.ndarray, starts: np.ndarray, others: Sequence[np.nda
     return shared.numpy()
 
 
-def explain_corruption(mask: str | Sequence[int], pixels: int) -> str | None:
+def explain_corruption(mask: str | list[int], pixels: int) -> str | None:
     """Say what is wrong with counts that should cover `pixels` pixels; `None` if nothing is."""
-    runs = mask
-    if isinstance(mask, str):
-        try:
-            runs = _parse_counts(mask)
-        except ValueError as error:
-            return f"corrupt RLE: {error}"
+    try:
+        runs = _parse_counts(mask) if isinstance(mask, str) else mask
+    except ValueError as error:
+        return f"corrupt RLE: {error}"
     invalid = [run for run in runs if isinstance(run, bool) or not isinstance(run, (int, np.integer))]
     if invalid:
         return f"corrupt RLE: run lengths must be integers, got {shorten(invalid[0])}"

@@ -29,7 +29,9 @@ def decode(text: np.ndarray, ends: np.ndarray, pixels: int) -> Decoded:
         ValueError: if any of the masks is not an RLE of `pixels` pixels.
     """
     numbers, counts = _read_numbers(text, ends)
-    pairs, starts = _make_pairs(numbers, counts)
+    odd = counts % 2 == 1
+    pairs = np.insert(numbers, counts.cumsum()[odd], 0).reshape(-1, 2)
+    starts = np.concatenate(([0], ((counts + 1) // 2).cumsum()))
     # Running sums over all masks at once; then each mask gives back what the masks before it have left. Sums may wrap
     # around 32 bits, differences between them come out right. A mask's first background run is not part of the sums.
     firsts, lasts = starts[:-1], starts[1:] - 1
@@ -38,56 +40,51 @@ def decode(text: np.ndarray, ends: np.ndarray, pixels: int) -> Decoded:
     pairs = pairs.cumsum(axis=0, dtype=np.int32)
     pairs[starts[1] :] -= np.repeat(pairs[lasts[:-1]], np.diff(starts[1:]), axis=0)
     pairs[firsts, 0] = first_background
-    pairs[lasts[counts % 2 == 1], 1] = 0
-    return pairs, starts, _check_areas(pairs, starts, pixels)
+    pairs[lasts[odd], 1] = 0
+    return pairs, starts, check_pairs(pairs, starts, pixels)
 
 
-def decode_run_lengths(runs: np.ndarray, counts: np.ndarray, pixels: int) -> Decoded:
+def check_pairs(pairs: np.ndarray, starts: np.ndarray, pixels: int) -> np.ndarray:
     """
-    Do the same for uncompressed counts.
+    Check the run lengths of K masks.
 
     Args:
-        runs: int64 (R,): the run lengths of K masks, one after the other.
-        counts: int64 (K,): the number of runs of each mask.
+        pairs: int32 or int64 (P, 2): (background, object) pairs.
+        starts: int64 (K + 1,): the masks' first rows, and P.
         pixels: height·width of every mask, at most 2^29.
+
+    Returns:
+        int64 (K,): the pixels of each object.
+
+    Raises:
+        ValueError: if any of the masks is not an RLE of `pixels` pixels.
     """
-    if (counts == 0).any() or runs.min(initial=0) < 0 or runs.max(initial=0) > pixels:
+    if (np.diff(starts) == 0).any() or pairs.min(initial=0) < 0 or pairs.max(initial=0) > pixels:
         raise ValueError("a mask has no runs, or a run that is negative or too long")
-    pairs, starts = _make_pairs(runs.astype(np.int32), counts)
-    return pairs, starts, _check_areas(pairs, starts, pixels)
-
-
-def _read_numbers(text: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Read all numbers, int32, and count those of each mask."""
-    last_digits = np.flatnonzero(text < 80)
-    num_digits = np.diff(last_digits, prepend=-1)
-    if text.min(initial=48) < 48 or text.max(initial=48) > 111 or num_digits.max(initial=0) > MAX_DIGITS:
-        raise ValueError("a character is not part of the format, or a number has too many digits")
-    if (np.diff(ends, prepend=0) == 0).any() or (text[ends - 1] >= 80).any():
-        raise ValueError("a mask is empty or ends within a number")
-    digits = (text & 31) ^ 16  # the low bits of 48 are 16
-    numbers = (digits[last_digits].astype(np.int32) ^ 16) - 16
-    for place in range(1, num_digits.max(initial=0)):
-        longer = np.flatnonzero(num_digits > place)
-        numbers[longer] = numbers[longer] << 5 | digits[last_digits[longer] - place]
-    return numbers, np.diff(np.searchsorted(last_digits, ends), prepend=0)
-
-
-def _make_pairs(numbers: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Add a zero to every mask of an odd number of runs; returns (background, object) pairs and the masks' first."""
-    odd_ends = counts.cumsum()[counts % 2 == 1]
-    pairs = np.insert(numbers, odd_ends, 0).reshape(-1, 2)
-    return pairs, np.concatenate(([0], ((counts + 1) // 2).cumsum()))
-
-
-def _check_areas(pairs: np.ndarray, starts: np.ndarray, pixels: int) -> np.ndarray:
-    """Sum the object runs of each mask and check that all its runs cover `pixels` pixels."""
-    if pairs.min(initial=0) < 0 or pairs.max(initial=0) > pixels:
-        raise ValueError("a run is negative or too long")
     background, areas = np.add.reduceat(pairs, starts[:-1], axis=0, dtype=np.int64).T
     if (background + areas != pixels).any():
         raise ValueError("a mask has too many or too few pixels")
     return np.ascontiguousarray(areas)
+
+
+def _read_numbers(text: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Read all numbers, int32, and count those of each mask."""
+    if text.min(initial=48) < 48 or text.max(initial=48) > 111:
+        raise ValueError("a character is not part of the format")
+    if (np.diff(ends, prepend=0) == 0).any() or (text[ends - 1] >= 80).any():
+        raise ValueError("a mask is empty or ends within a number")
+    digits = ((text & 31) ^ 16).astype(np.int32)  # the low bits of "0" are 16
+    numbers = (digits[text < 80] ^ 16) - 16  # so far the highest digit, with its sign
+    low_digits = np.flatnonzero(text >= 80)
+    index = low_digits - np.arange(low_digits.size)  # of the number: as many have ended before
+    firsts = np.flatnonzero(np.diff(index, prepend=-1))  # of each longer number's low digits
+    num_low = np.diff(firsts, append=index.size)
+    if num_low.max(initial=0) >= MAX_DIGITS:
+        raise ValueError("a number has too many digits")
+    numbers[index[firsts]] <<= 5 * num_low
+    place = np.arange(low_digits.size) - np.repeat(firsts, num_low)
+    np.add.at(numbers, index, digits[low_digits] << 5 * place.astype(np.int32))
+    return numbers, np.diff(ends - np.searchsorted(low_digits, ends), prepend=0)
 
 
 def intersections(pairs: np.ndarray, starts: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
@@ -101,12 +98,9 @@ def intersections(pairs: np.ndarray, starts: np.ndarray, others: Sequence[np.nda
     runs = bounds[1:].reshape(-1, 2) - np.repeat(bounds[2 * starts[:-1]], np.diff(starts))[:, None]
     shared = np.zeros((len(starts) - 1, len(others)), dtype=np.int64)
     for column, other in enumerate(others):
-        rises = other * np.array([0, 1], dtype=other.dtype)
-        positions, covered = (
-            np.concatenate(([0], x.reshape(-1).cumsum(dtype=np.int64)))
-            for x in (other, rises)
-        )
-        before = np.interp(runs, positions, covered)
-        total = np.concatenate(([0], (before[:, 1] - before[:, 0]).cumsum()))
+        rises = np.stack([np.zeros_like(other[:, 1]), other[:, 1]], axis=1)
+        x, y = (np.concatenate(([0], z.reshape(-1).cumsum(dtype=np.int64))) for z in (other, rises))
+        line = np.interp(runs, x, y)
+        total = np.concatenate(([0], (line[:, 1] - line[:, 0]).cumsum()))
         shared[:, column] = total[starts[1:]] - total[starts[:-1]]
     return shared
