@@ -77,7 +77,7 @@ def write_parquet(
     record = RunRecord(output / f".prepare-{split}.json", inputs)
     if not record.matches():
         for other in output.glob(".prepare-*.json"):
-            if RunRecord(other, inputs, free=("rows", "bounds")).changes():
+            if RunRecord(other, inputs, free=("rows", "bounds", "schema_version")).changes():
                 raise ValueError(f"{output} holds a split with other classes ({other.name}); choose another folder")
         record.write()
     shards = [output / "data" / f"{split}-{i:05d}-of-{len(bounds):05d}.parquet" for i in range(len(bounds))]
