@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 
 from ..data.annotations import load_json
-from ..evaluation.results import ResultStore, write_results, write_submission
+from ..evaluation.results import write_submission
 from ..evaluation.run import segment_split
 from ..evaluation.splits import check_split, read_split
 from ..files import write_atomically
@@ -38,49 +37,40 @@ evaluation servers, or score on a split of the training set.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = _DESCRIPTION
     parser.epilog = _EXAMPLES
-    parser.add_argument("--annotations", type=Path, required=True, help="json of YouTube-VIS, OVIS or COCO instances")
-    parser.add_argument("--model", help="directory or Hub id")
-    parser.add_argument("--images", type=Path, help="folder that the file names of the frames are relative to")
-    parser.add_argument("--output", type=Path, help="directory to write to")
-    parser.add_argument("--results", type=Path, help="score this results.json instead of running a model")
-    parser.add_argument("--top-k", type=int, metavar="K", help="predictions per video or image (default: the model's)")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
-    parser.add_argument("--worst", type=int, default=0, metavar="N", help="list the N videos with the lowest AP, too")
-    parser.add_argument("--cpu", action="store_true", help="use the CPU even if there is a GPU")
+    add = parser.add_argument
+    add("--annotations", type=Path, required=True, help="json of YouTube-VIS, OVIS or COCO instances")
+    add("--model", help="directory or Hub id")
+    add("--images", type=Path, help="folder that the file names of the frames are relative to")
+    add("--output", type=Path, help="directory to write to")
+    add("--results", type=Path, help="score this results.json instead of running a model")
+    add("--top-k", type=int, metavar="K", help="predictions per video or image (default: the model's)")
+    add("--dtype", choices=["float32", "bfloat16", "float16"], default="float32")
+    add("--worst", type=int, default=0, metavar="N", help="list the N videos with the lowest AP, too")
+    add("--cpu", action="store_true", help="use the CPU even if there is a GPU")
 
 
 def run(args: argparse.Namespace) -> None:
     """Segment this process's share of the split; the main process writes the results and prints the scores."""
     if args.results is not None:
-        of_images = "videos" not in load_json(args.annotations)
-        print_scores(args.annotations, args.results, of_images, args.worst)
+        print_scores(args.annotations, args.results, "videos" not in load_json(args.annotations), args.worst)
         return
     if None in (args.model, args.images, args.output):
         raise ValueError("expected --model, --images and --output, or --results")
 
     accelerator = Accelerator(cpu=args.cpu)
     split = read_split(args.annotations, args.images)
-    model, processor = load_model(args.model, dtype=getattr(torch, args.dtype))
+    model, processor = load_model(args.model, dtype=args.dtype)
     check_split(split, model.config.id2label or {})
     top_k = args.top_k or model.config.evaluation_top_k
-    inputs = {
-        "model": describe_model(args.model),
-        "annotations": hashlib.sha256(split.path.read_bytes()).hexdigest(),
-        "top_k": top_k,
-        "dtype": args.dtype,
-    }
-    with accelerator.main_process_first():
-        store = ResultStore(args.output, inputs)
     accelerator.print(
         f"{len(split.clips)} {'images' if split.of_images else 'videos'}, {len(split.categories)} categories, "
         f"top {top_k}, {accelerator.num_processes} processes on {accelerator.device}"
     )
+    checksum = hashlib.sha256(split.path.read_bytes()).hexdigest()
+    inputs = {"model": describe_model(args.model), "annotations": checksum, "dtype": args.dtype}
     model.to(accelerator.device)
-    segment_split(model, processor, split, store, top_k, accelerator.process_index, accelerator.num_processes)
-    accelerator.wait_for_everyone()
-
+    results = segment_split(accelerator, model, processor, split, args.output, top_k, inputs)
     if accelerator.is_main_process:
-        results = write_results(store.collect(split.clips), args.output)
         print(f"Written: {results}")
         upload = results if split.of_images else write_submission(results)
         if split.annotated:
@@ -95,18 +85,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def print_scores(annotations: Path, results: Path, of_images: bool, worst: int) -> dict[str, Any]:
-    """
-    Score a results file and print the scores as Markdown tables.
-
-    Args:
-        annotations: The annotation file.
-        results: A `results.json` in the same form.
-        of_images: Whether the form is COCO's.
-        worst: Number of videos with the lowest AP to list.
-
-    Returns:
-        The scores.
-    """
+    """Score a `results.json`; print the scores, and the `worst` videos with the lowest AP, as Markdown tables."""
     videos: list[dict[str, Any]] = []
     if of_images:
         scores = score_images(annotations, results)

@@ -1,6 +1,5 @@
 """Results of a run over a dataset split: one file per clip while it runs, the submission at the end."""
 
-import io
 import json
 import os
 import zipfile
@@ -8,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..files import RunRecord, write_atomically
+from ..files import RunRecord, atomic_path, write_atomically
 from .splits import Clip
 
 
@@ -34,15 +33,12 @@ class ResultStore:
     >>> store.save(clips[0], [{"video_id": 1, "category_id": 3, "score": 0.9, "segmentations": [None]}])
     >>> [store.is_finished(clip) for clip in clips]
     [True, False]
-    >>> store.collect(clips[:1])[0]["score"]
-    0.9
 
     ```
     """
 
     def __init__(self, folder: str | os.PathLike, inputs: Mapping[str, Any]):
         self.folder = Path(folder)
-        self.parts = self.folder / "parts"
         record = RunRecord(self.folder / "run.json", inputs)
         if not record.matches():
             record.write()
@@ -53,27 +49,23 @@ class ResultStore:
     def save(self, clip: Clip, results: list[dict]) -> None:
         write_atomically(self._part(clip), json.dumps(results).encode())
 
-    def collect(self, clips: Iterable[Clip]) -> list[dict]:
-        """Read the results of these clips, in their order."""
-        return [entry for clip in clips for entry in json.loads(self._part(clip).read_bytes())]
+    def write_results(self, clips: Iterable[Clip]) -> Path:
+        """Write the results of these clips, in their order, to `results.json`, and return its path."""
+        results = [entry for clip in clips for entry in json.loads(self._part(clip).read_bytes())]
+        path = self.folder / "results.json"
+        write_atomically(path, json.dumps(results).encode())
+        return path
 
     def _part(self, clip: Clip) -> Path:
-        return self.parts / f"{clip.id}.json"
-
-
-def write_results(results: list[dict], folder: Path) -> Path:
-    """Write `results.json` into a folder, and return its path."""
-    path = folder / "results.json"
-    write_atomically(path, json.dumps(results).encode())
-    return path
+        return self.folder / "parts" / f"{clip.id}.json"
 
 
 def write_submission(results: Path) -> Path:
     """Pack a `results.json` alone into `submission.zip` beside it, as the evaluation servers want it."""
-    path, buffer = results.with_name("submission.zip"), io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        # A fixed date, so that equal results give equal files.
-        entry = zipfile.ZipInfo("results.json", (1980, 1, 1, 0, 0, 0))
+    path = results.with_name("submission.zip")
+    entry = zipfile.ZipInfo(
+        "results.json", (1980, 1, 1, 0, 0, 0)
+    )  # a fixed date, so that equal results give equal files
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         archive.writestr(entry, results.read_bytes(), zipfile.ZIP_DEFLATED)
-    write_atomically(path, buffer.getvalue())
     return path

@@ -1,60 +1,68 @@
-"""Run a model over a dataset split."""
+"""Run a model over a dataset split, and score it during and after a training."""
 
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from ..image_processing_vita import VitaVideoProcessor
 from ..inference.offline import segment_video
 from ..inference.options import SegmentationOptions
 from ..modeling_vita import VitaForVideoInstanceSegmentation
+from ..scoring import VisEvaluator
+from ..scoring.coco import score_images
 from ..video.images import image_size
 from .results import ResultStore
 from .splits import Clip, Split, match_categories
 
+logger = logging.getLogger(__name__)
+
 
 def segment_split(
+    accelerator: Accelerator,
     model: VitaForVideoInstanceSegmentation,
     processor: VitaVideoProcessor,
     split: Split,
-    store: ResultStore,
+    folder: Path,
     top_k: int,
-    process: int = 0,
-    num_processes: int = 1,
-) -> None:
+    inputs: Mapping[str, Any],
+) -> Path:
     """
-    Segment the clips of a split that have no results yet.
+    Segment the clips of a split that have no results in the folder yet; the processes share them.
 
     Args:
+        accelerator: The processes.
         model: The model, in evaluation mode.
         processor: Its processor.
         split: The split.
-        store: Where to look for results and keep new ones.
+        folder: The output folder. All processes share it.
         top_k: Predictions per clip.
-        process: Number of this process, from 0. It segments every `num_processes`-th clip.
-        num_processes: Number of processes that share the split.
+        inputs: What the results depend on, besides `top_k`; see [`ResultStore`].
+
+    Returns:
+        The path of `results.json`, which the main process writes.
     """
-    clips = [clip for clip in split.clips[process::num_processes] if not store.is_finished(clip)]
-    for clip in tqdm(clips, desc="segmenting", unit="clip", disable=process != 0):
+    with accelerator.main_process_first():
+        store = ResultStore(folder, {**inputs, "top_k": top_k})
+    share = split.clips[accelerator.process_index :: accelerator.num_processes]
+    unfinished = [clip for clip in share if not store.is_finished(clip)]
+    for clip in tqdm(unfinished, desc="segmenting", unit="clip", disable=not accelerator.is_main_process):
         store.save(clip, segment_clip(model, processor, clip, split, top_k))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        store.write_results(split.clips)
+    return folder / "results.json"
 
 
 def segment_clip(
-    model: VitaForVideoInstanceSegmentation,
-    processor: VitaVideoProcessor,
-    clip: Clip,
-    split: Split,
-    top_k: int,
+    model: VitaForVideoInstanceSegmentation, processor: VitaVideoProcessor, clip: Clip, split: Split, top_k: int
 ) -> list[dict[str, Any]]:
     """
-    Segment a clip by the paper's rule for metrics: the best pairs of a query and a class.
-
-    Args:
-        model: The model, in evaluation mode.
-        processor: Its processor.
-        clip: A clip of `split`.
-        split: The split, for its categories and its form.
-        top_k: Number of predictions.
+    Segment a clip by the paper's rule for metrics: the `top_k` best pairs of a query and a class.
 
     Returns:
         Entries of a `results.json`, in YouTube-VIS form or, if the split consists of images, in COCO form.
@@ -73,14 +81,42 @@ def segment_clip(
     options = SegmentationOptions.for_scoring(top_k)
     tracks = segment_video(model, processor, clip.frames, options, name=f"video {clip.id}")
     results = tracks.to_ytvis(clip.id, category_ids)
-    if not split.of_images:
-        return results
-    return [
-        {
-            "image_id": clip.id,
-            "category_id": result["category_id"],
-            "score": result["score"],
-            "segmentation": result["segmentations"][0],
-        }
-        for result in results
-    ]
+    if split.of_images:
+        for result in results:
+            result["image_id"] = result.pop("video_id")
+            result["segmentation"] = result.pop("segmentations")[0]
+    return results
+
+
+def evaluate_split(
+    accelerator: Accelerator,
+    model: VitaForVideoInstanceSegmentation,
+    processor: VitaVideoProcessor,
+    split: Split,
+    folder: Path,
+) -> dict[str, Any]:
+    """
+    Segment and score an annotated split, with the model's `evaluation_top_k` predictions per clip.
+
+    The arguments are those of [`segment_split`], but earlier content of `folder` is removed.
+
+    Returns:
+        The scores (AP, AP50, …, `per_category`) in the main process, an empty dict in the others.
+    """
+    if accelerator.is_main_process:
+        shutil.rmtree(folder, ignore_errors=True)  # an interrupted evaluation may be of other weights
+    accelerator.wait_for_everyone()
+    top_k, inputs = model.config.evaluation_top_k, {"annotations": str(split.path)}
+    results = segment_split(accelerator, model, processor, split, folder, top_k, inputs)
+    scores: dict[str, Any] = {}
+    if accelerator.is_main_process:
+        if split.of_images:
+            scores = score_images(split.path, results)
+        else:
+            evaluator = VisEvaluator(split.path)
+            evaluator.add(results)
+            scores = evaluator.compute()
+        shutil.rmtree(folder / "parts")
+        logger.info("AP %.4f, AP50 %.4f, AP75 %.4f on %s", *(scores[k] for k in ("AP", "AP50", "AP75")), split.path)
+    accelerator.wait_for_everyone()
+    return scores

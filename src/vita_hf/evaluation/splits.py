@@ -29,7 +29,7 @@ class Split:
         path: The annotation file.
         clips: The videos or images, in the order of the file.
         categories: The names of the file's categories by id, in ascending order of ids.
-        of_images: True for a file in COCO form (images), False in YouTube-VIS form (videos).
+        of_images: Whether the file is in COCO form (images) rather than in YouTube-VIS form (videos).
         annotated: Whether the file has annotations to score against.
     """
 
@@ -49,8 +49,8 @@ def read_split(annotations: str | os.PathLike, images: str | os.PathLike) -> Spl
         images: The folder that the frames' file names are relative to.
 
     Raises:
-        FileNotFoundError: if the file, the folder or frames are missing; the message names up to five frames.
-        AnnotationError: if the json is malformed; a `ValueError` that names the place of each problem.
+        FileNotFoundError: if the file, the folder or frames are missing.
+        AnnotationError: if the json is malformed; the message names the place of each problem.
 
     Example:
     ```python
@@ -74,16 +74,14 @@ def read_split(annotations: str | os.PathLike, images: str | os.PathLike) -> Spl
         raise FileNotFoundError(f"no such folder of frames: {folder}")
     file = read_annotations(path, ("ytvis", "coco"))
     # Results do not depend on the ids of annotations.
-    errors = [problem for problem in file.problems if problem.severity == "error" and problem.kind != "annotation-id"]
-    if errors:
+    if errors := [each for each in file.problems if each.severity == "error" and each.kind != "annotation-id"]:
         raise AnnotationError(errors)
     file.expect_categories()
     clips = [
         Clip(video.id, [folder / name for name in video.file_names], (video.height, video.width))
         for video in file.videos.values()
     ]
-    missing = [str(frame) for clip in clips for frame in clip.frames if not frame.is_file()]
-    if missing:
+    if missing := [str(frame) for clip in clips for frame in clip.frames if not frame.is_file()]:
         raise FileNotFoundError(
             f"{len(missing)} frames that {path} names are not below {folder}, for example {', '.join(missing[:5])}"
         )
@@ -93,11 +91,7 @@ def read_split(annotations: str | os.PathLike, images: str | os.PathLike) -> Spl
 
 def check_split(split: Split, id2label: Mapping[Any, str]) -> None:
     """
-    Check the classes and the ground truth before a long run starts.
-
-    Args:
-        split: The split to run over.
-        id2label: The model's classes.
+    Check the model's classes and the ground truth before a long run starts.
 
     Raises:
         ValueError: if the model's classes are not the split's categories, or the annotations are malformed.
@@ -109,17 +103,10 @@ def check_split(split: Split, id2label: Mapping[Any, str]) -> None:
 
 def match_categories(id2label: Mapping[Any, str], categories: Mapping[Any, str]) -> dict[int, Any]:
     """
-    Map the model's classes to the ids of the annotation file's categories.
+    Map the model's labels to the ids of the annotation file's categories (name by id, in ascending order of ids).
 
     Classes and categories are matched by name, ignoring case and underscores. A model without class names (`LABEL_0`,
     `LABEL_1`, …) has its classes matched in order.
-
-    Args:
-        id2label: The model's classes.
-        categories: The names of the file's categories by id, in ascending order of ids.
-
-    Returns:
-        Label → category id.
 
     Raises:
         ValueError: if the names differ or, for a model without class names, the numbers of classes.

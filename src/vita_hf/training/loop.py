@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from ..data.clips.collate import collate_clips
 from ..data.clips.schedule import StepBatchSampler
 from ..data.clips.streamed import StreamBatchSampler, StreamedClips
-from ..evaluation.scores import evaluate_split
+from ..evaluation.run import evaluate_split
 from ..evaluation.splits import Split
 from ..image_processing_vita import VitaVideoProcessor
 from ..loss_vita import count_loss_normalizers, reduce_loss_normalizers
@@ -42,8 +42,8 @@ class Trainer:
     Args:
         accelerator: Decides on devices, processes and precision.
         model: The model, in float32, on any device.
-        processor: Normalises the frames.
-        settings: How the model is optimised.
+        processor: Normalizes the frames.
+        settings: How the model is optimized.
         clips: A [`~vita_hf.data.clips.schedule.ClipDataset`] or [`~vita_hf.data.clips.streamed.StreamedClips`].
         options: How the training runs.
         split: The split to score the model on.
@@ -171,7 +171,7 @@ class Trainer:
 
     def _train_step(self, batches: list[dict[str, Any]], stop: StopRequest) -> tuple[dict[str, float], bool]:
         """
-        Take one optimiser step on its micro-batches.
+        Take one optimizer step on its micro-batches.
 
         Returns:
             The loss terms, averaged over processes, with learning rate and gradient norm; and whether any process was
