@@ -22,9 +22,8 @@ def atomic_path(path: str | os.PathLike) -> Generator[Path]:
     """
     Yield a temporary path beside `path`. What is written there takes the place of `path` when the block ends.
 
-    The temporary file or folder is removed if the block fails. It keeps the suffix of `path`, from which writers infer
-    the format. Missing parent folders are created. A folder may only take the place of an empty one; to replace a
-    folder with content, use [`atomic_directory`].
+    The temporary path keeps the suffix of `path`, from which writers infer the format, and is removed if the block
+    fails. Missing parent folders are created. To replace a folder that is not empty, use [`atomic_directory`].
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,22 +41,8 @@ def atomic_directory(path: str | os.PathLike) -> Generator[Path]:
     """
     Yield a new, empty folder beside `path`, which takes the place of `path` when the block ends.
 
-    A folder that is already at `path` is renamed aside first, and comes back if the second rename fails; its content is
-    removed only when the new folder is in place. If the block fails, `path` stays as it was.
-
-    Example:
-    ```python
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> from vita_hf.files import atomic_directory
-
-    >>> folder = Path(tempfile.mkdtemp(), "out")
-    >>> with atomic_directory(folder) as unfinished:
-    ...     _ = (unfinished / "results.json").write_text("[]")
-    >>> [file.name for file in folder.iterdir()]
-    ['results.json']
-
-    ```
+    A folder that is already at `path` is removed only when the new one is in its place. If the block fails, `path`
+    stays as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

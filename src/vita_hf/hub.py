@@ -8,12 +8,7 @@ from huggingface_hub import HfApi
 
 @contextmanager
 def hub_errors(repository: str) -> Generator[None]:
-    """
-    Turn every error of the Hub into one that names the repository.
-
-    Raises:
-        ValueError: if the block fails.
-    """
+    """Turn every error of the block into a `ValueError` that names the repository."""
     try:
         yield
     except Exception as error:  # the errors of the HTTP library differ between versions of huggingface_hub

@@ -1,6 +1,7 @@
 """`vita-hf web` without gradio: the code behind the page, and the error if gradio is missing."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,6 @@ import torch
 from PIL import Image
 
 from vita_hf.commands import main, web
-from vita_hf.inference.options import SegmentationOptions
 from vita_hf.tracks.instances import VideoInstances
 from vita_hf.video.reader import VideoReader
 
@@ -34,30 +34,28 @@ def video(tmp_path):
     return a_result(6)[[]].render(frames, tmp_path / "my clip.mp4", fps=12)
 
 
-def test_segment_writes_what_the_page_shows(video, tmp_path, monkeypatch):
+def test_segment_writes_what_the_page_shows(video, tmp_path):
     calls = []
 
-    def segment_video(*arguments):
-        calls.append(arguments)
+    def segmenter(video, **options):
+        calls.append((video, options))
         return a_result(3, frame_indices=[0, 2, 4], fps=12.0)
 
-    monkeypatch.setattr(web, "segment_video", segment_video)
     (tmp_path / "out").mkdir()
-    options = SegmentationOptions(threshold=0.4, stride=2)
-    segmented = web.segment("model", "processor", video, tmp_path / "out", options)
-    assert calls == [("model", "processor", video, options)]
-    assert segmented.tracks == [[0, "cat", 0.875, 0, 4, 3], [1, "dog", 0.5, 2, 4, 2]]
-    assert len(segmented.tracks[0]) == len(web._COLUMNS)
-    overlay = VideoReader(segmented.overlay)
-    assert (overlay.count_frames(), overlay.fps) == (3, 6)
-    assert VideoInstances.from_json(segmented.json).summary() == a_result(3, frame_indices=[0, 2, 4]).summary()
-    with Image.open(segmented.contact_sheet) as sheet:
-        assert sheet.width == 1280
+    rows, overlay, sheet, json = web.segment(segmenter, video, tmp_path / "out", threshold=0.4, stride=2)
+    assert calls == [(video, {"threshold": 0.4, "stride": 2, "progress": True})]
+    assert rows == [[0, "cat", 0.875, 0, 4, 3], [1, "dog", 0.5, 2, 4, 2]]
+    assert len(rows[0]) == len(web._COLUMNS)
+    reader = VideoReader(overlay)
+    assert (reader.count_frames(), reader.fps) == (3, 6)
+    assert VideoInstances.from_json(json).summary() == a_result(3, frame_indices=[0, 2, 4]).summary()
+    with Image.open(sheet) as image:
+        assert image.width == 1280
     names = ["my clip-contact-sheet.png", "my clip-overlay.mp4", "my clip.json"]
-    assert sorted(path.name for path in segmented.json.parent.iterdir()) == names
+    assert sorted(path.name for path in Path(json).parent.iterdir()) == names
     # A second run on a video of the same name has a folder of its own.
-    again = web.segment("model", "processor", video, tmp_path / "out", options)
-    assert again.json.parent != segmented.json.parent
+    *_, again = web.segment(segmenter, video, tmp_path / "out")
+    assert Path(again).parent != Path(json).parent
 
 
 def test_without_gradio(tiny_model, monkeypatch, capsys):
@@ -70,8 +68,8 @@ def test_without_gradio(tiny_model, monkeypatch, capsys):
 def test_device_and_dtype_reach_the_model(tiny_model, monkeypatch):
     models = []
 
-    def build_page(model, processor, folder):
-        models.append(model)
+    def build_page(segmenter, folder):
+        models.append(segmenter.model)
         raise OSError("no port is free")
 
     monkeypatch.setattr(web, "build_page", build_page)

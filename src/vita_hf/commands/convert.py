@@ -14,15 +14,15 @@ _EXAMPLES = """examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Convert an official VITA checkpoint (.pth) into a directory for `from_pretrained`."
     parser.epilog = _EXAMPLES
-    parser.add_argument("weights", help="the checkpoint: a .pth file of tensors and plain values")
+    add = parser.add_argument
+    add("weights", help="the checkpoint: a .pth file of tensors and plain values")
     network = parser.add_mutually_exclusive_group(required=True)
     network.add_argument("--config", help="the detectron2 YAML that the checkpoint was trained with")
     network.add_argument("--recipe", metavar="NAME", help=f"in place of a YAML, one of: {', '.join(list_recipes())}")
-    parser.add_argument("--output", required=True, help="directory to write; must be empty or not exist")
-    parser.add_argument("--overwrite", action="store_true", help="replace a directory that holds a model")
+    add("--output", required=True, help="directory to write; must be empty or not exist")
+    add("--overwrite", action="store_true", help="replace a directory that holds a model")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Convert the checkpoint and print where the result is."""
     output = convert_checkpoint(args.weights, args.output, args.config, args.recipe, args.overwrite)
     print(f"Written: {output}")

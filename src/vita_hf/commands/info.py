@@ -11,15 +11,9 @@ from ..configuration_vita import VitaConfig
 from ..image_processing_vita import VitaVideoProcessor
 from ..inference.loading import first_line, load_config, load_processor
 
-_EXAMPLES = """examples:
-  vita-hf info vita-r50-ytvis2019
-  vita-hf info owner/name-on-the-hub
-"""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Describe a model from its configuration and model card, without loading its weights."
-    parser.epilog = _EXAMPLES
     parser.add_argument("model", help="directory or Hub id")
 
 
@@ -65,12 +59,7 @@ def describe_frames(processor: VitaVideoProcessor) -> str:
 
 
 def describe_parameters(model: str) -> str:
-    """
-    Count the parameters by dtype.
-
-    Raises:
-        OSError: if the files cannot be read.
-    """
+    """Count the parameters by dtype."""
     try:
         metadata = get_local_safetensors_metadata(model) if Path(model).is_dir() else get_safetensors_metadata(model)
     except NotASafetensorsRepoError:
@@ -90,11 +79,10 @@ def describe_card(model: str) -> dict[str, str]:
     except (HfHubHTTPError, OSError, ValueError) as error:
         return {"card": f"unreadable: {first_line(error)}"}
 
-    def join(value: Any) -> str:
-        return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-    facts = {"trained on": data.datasets, "starting from": data.base_model, "licence": data.license}
-    facts = {name: join(value) for name, value in facts.items() if value}
+    facts = {}
+    for name, value in {"trained on": data.datasets, "starting from": data.base_model, "licence": data.license}.items():
+        if value:
+            facts[name] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     for result in data.eval_results or []:
         source = f" ({result.source_name})" if result.source_name else ""
         facts[f"{result.metric_name or result.metric_type} on {result.dataset_name}"] = f"{result.metric_value}{source}"

@@ -47,8 +47,7 @@ def main(argv: list[str] | None = None) -> None:
             try:
                 module = importlib.import_module(f".{name}", __package__)
             except ModuleNotFoundError as error:
-                extra = EXTRAS.get(name)
-                hint = f": pip install vita-hf[{extra}]" if extra else ""
+                hint = f": pip install vita-hf[{EXTRAS[name]}]" if name in EXTRAS else ""
                 parser.exit(1, f"error: vita-hf {name} needs the package {error.name}{hint}\n")
             module.add_arguments(command)
             command.set_defaults(run=module.run, argv=argv)
@@ -56,14 +55,9 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(format="%(levelname)s: %(message)s")
     disable_progress_bar()  # transformers shows one for loading weights
     try:
-        code = args.run(args)
+        if code := args.run(args):
+            sys.exit(code)
     except EXPECTED_ERRORS as error:
         parser.exit(1, f"error: {describe_error(error)}\n")
     except KeyboardInterrupt:
         parser.exit(130, "interrupted\n")
-    if code:
-        sys.exit(code)
-
-
-if __name__ == "__main__":
-    main()

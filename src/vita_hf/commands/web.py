@@ -3,56 +3,36 @@
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from ..image_processing_vita import VitaVideoProcessor
 from ..inference.loading import load_model
-from ..inference.offline import segment_video
 from ..inference.options import SegmentationOptions
-from ..modeling_vita import VitaForVideoInstanceSegmentation
+from ..pipeline_vita import VideoInstanceSegmentationPipeline
 from .predict import default_device
-
-_EXAMPLES = """examples:
-  vita-hf web --model vita-r50-ytvis2019
-"""
 
 _COLUMNS = ("track", "label", "score", "first frame", "last frame", "frames seen")
 
 
-class SegmentedVideo(NamedTuple):
-    """What the page shows of a video: three files, and a row of `_COLUMNS` for each track."""
-
-    overlay: Path
-    tracks: list[list[Any]]
-    contact_sheet: Path
-    json: Path
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Serve a page that segments videos. Only this machine can reach it, unless --host is given."
-    parser.epilog = _EXAMPLES
-    parser.add_argument("--model", required=True, help="directory or Hub id")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: a GPU if there is one)")
-    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, help="(default: the first free one from 7860)")
+    add = parser.add_argument
+    add("--model", required=True, help="directory or Hub id")
+    add("--device", help="cpu, cuda, cuda:1, mps … (default: a GPU if there is one)")
+    add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
+    add("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: 127.0.0.1)")
+    add("--port", type=int, help="(default: the first free one from 7860)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Load the model and serve the page until interrupted."""
     model, processor = load_model(args.model, dtype=args.dtype)
-    model.to(args.device or default_device())
+    segmenter = VideoInstanceSegmentationPipeline(model, processor, device=args.device or default_device())
     with tempfile.TemporaryDirectory(prefix="vita-hf-web-") as folder:
-        build_page(model, processor, Path(folder)).launch(server_name=args.host, server_port=args.port)
+        build_page(segmenter, Path(folder)).launch(server_name=args.host, server_port=args.port)
 
 
-def build_page(model: VitaForVideoInstanceSegmentation, processor: VitaVideoProcessor, folder: Path) -> Any:
-    """
-    Build the page, a `gradio.Blocks`. It writes results to a folder.
-
-    Raises:
-        ImportError: if gradio is not installed.
-    """
+def build_page(segmenter: VideoInstanceSegmentationPipeline, folder: Path) -> Any:
+    """Build the page, a `gradio.Blocks`. It writes results to a folder."""
     try:
         import gradio
     except ImportError as error:
@@ -63,12 +43,10 @@ def build_page(model: VitaForVideoInstanceSegmentation, processor: VitaVideoProc
         if video is None:
             raise gradio.Error("Choose a video first.")
         try:
-            options = SegmentationOptions(threshold=threshold, stride=int(stride), progress=True)
-            segmented = segment(model, processor, video, folder, options)
+            rows, *files = segment(segmenter, video, folder, threshold=threshold, stride=int(stride))
         except (OSError, ValueError) as error:
             raise gradio.Error(str(error)) from error
-        overlay, sheet, json = map(str, (segmented.overlay, segmented.contact_sheet, segmented.json))
-        return overlay, segmented.tracks, sheet, [json, overlay, sheet]
+        return files[0], rows, files[1], files
 
     # Every hour, gradio deletes uploads and copies of results that are a day old.
     with gradio.Blocks(title="Video instance segmentation", delete_cache=(3600, 86400)) as page:
@@ -76,9 +54,7 @@ def build_page(model: VitaForVideoInstanceSegmentation, processor: VitaVideoProc
         with gradio.Row():
             with gradio.Column():
                 video = gradio.Video(label="Video")
-                threshold = gradio.Slider(
-                    0, 1, SegmentationOptions.threshold, step=0.05, label="Lowest score of a track"
-                )
+                threshold = gradio.Slider(0, 1, SegmentationOptions.threshold, step=0.05, label="Lowest score")
                 stride = gradio.Slider(1, 30, 1, step=1, label="Use every N-th frame")
                 button = gradio.Button("Segment", variant="primary")
             overlay = gradio.Video(label="Tracks")
@@ -90,19 +66,13 @@ def build_page(model: VitaForVideoInstanceSegmentation, processor: VitaVideoProc
 
 
 def segment(
-    model: VitaForVideoInstanceSegmentation,
-    processor: VitaVideoProcessor,
-    video: str | Path,
-    folder: Path,
-    options: SegmentationOptions,
-) -> SegmentedVideo:
-    """Segment a video, and write overlay, contact sheet and json into a new subfolder of a folder."""
-    tracks = segment_video(model, processor, video, options)
-    stem = Path(tempfile.mkdtemp(dir=folder), Path(video).stem)
-    overlay, sheet, json = (stem.with_name(stem.name + end) for end in ("-overlay.mp4", "-contact-sheet.png", ".json"))
+    segmenter: VideoInstanceSegmentationPipeline, video: str | Path, folder: Path, **options: Any
+) -> tuple[list[list[Any]], str, str, str]:
+    """Segment a video into a new subfolder; return rows of `_COLUMNS`, and the paths of overlay, sheet and json."""
+    tracks: Any = segmenter(video, progress=True, **options)
+    stem = str(Path(tempfile.mkdtemp(dir=folder), Path(video).stem))
+    overlay, sheet, json = stem + "-overlay.mp4", stem + "-contact-sheet.png", stem + ".json"
     tracks.render(video, overlay, contact_sheet=sheet, progress=True)
     tracks.to_json(json)
-    rows = [
-        [round(value, 3) if isinstance(value, float) else value for value in row.values()] for row in tracks.summary()
-    ]
-    return SegmentedVideo(overlay, rows, sheet, json)
+    rows = [[round(v, 3) if isinstance(v, float) else v for v in track.values()] for track in tracks.summary()]
+    return rows, overlay, sheet, json

@@ -1,7 +1,7 @@
 """Checkpoints of the original implementation → models and directories of this package.
 
-A checkpoint holds only weights. Its detectron2 YAML or the name of one of [`vita_hf.recipes`] says which network they
-belong to. Nothing is guessed: a name, a shape or a setting without a counterpart here is an error that names it.
+A checkpoint holds only weights; its detectron2 YAML or a recipe describes their network. Nothing is guessed: a name, a
+shape or a setting without a counterpart here is an error that names it.
 """
 
 import logging
@@ -9,7 +9,6 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
 from ..cards.model import model_card
 from ..configuration_vita import VitaConfig
@@ -17,24 +16,10 @@ from ..files import atomic_directory
 from ..image_processing_vita import VitaVideoProcessor
 from ..modeling_vita import VitaForVideoInstanceSegmentation
 from ..recipes import config_from_recipe, list_recipes, load_recipe
-from .detectron2_config import (
-    config_from_detectron2,
-    dataset_from_detectron2,
-    processor_from_detectron2,
-    read_detectron2_yaml,
-)
+from . import detectron2_config as detectron2
 from .weights import convert_state_dict, read_weights
 
 logger = logging.getLogger(__name__)
-
-
-class _Network(NamedTuple):
-    """The network that a checkpoint's weights belong to."""
-
-    config: VitaConfig
-    processor: VitaVideoProcessor
-    dataset: str | None
-    recipe: str | None
 
 
 def load_original_checkpoint(
@@ -56,15 +41,9 @@ def load_original_checkpoint(
         FileNotFoundError: if a file does not exist.
         ValueError: if the file holds more than tensors and plain values, if the config describes a network that this
             package cannot represent, or if names or shapes do not fit; the message lists all of them.
-
-    Example:
-    ```python
-    from vita_hf.conversion import load_original_checkpoint
-
-    model = load_original_checkpoint("vita_r50_ytvis2019.pth", recipe="ytvis2019-r50")
-    ```
     """
-    return _load(weights, _network(config_file, recipe).config)
+    config, *_ = _network(config_file, recipe)
+    return _load(weights, config)
 
 
 def convert_checkpoint(
@@ -83,7 +62,7 @@ def convert_checkpoint(
     Args:
         weights: The `.pth` file, as for [`load_original_checkpoint`].
         output_dir: The directory to write; must be empty or not exist.
-        config_file: The detectron2 YAML or the name of a recipe, as for [`load_original_checkpoint`].
+        config_file: The detectron2 YAML, as for [`load_original_checkpoint`].
         recipe: The name of a recipe, in place of `config_file`.
         overwrite: Replace an `output_dir` that holds a model, with everything in it.
 
@@ -100,17 +79,19 @@ def convert_checkpoint(
             raise FileExistsError(f"output directory is not empty: {output_dir}")
         if not (output_dir / "config.json").is_file():
             raise FileExistsError(f"not overwritten, because it holds no model (no config.json): {output_dir}")
-    network = _network(config_file, recipe)
-    model = _load(weights, network.config)
+    config, processor, dataset, recipe = _network(config_file, recipe)
+    model = _load(weights, config)
     with atomic_directory(output_dir) as folder:
         model.save_pretrained(folder)
-        network.processor.save_pretrained(folder)
-        card = model_card(network.config, network.dataset, network.recipe)
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        processor.save_pretrained(folder)
+        (folder / "README.md").write_text(model_card(config, dataset, recipe), encoding="utf-8")
     return output_dir
 
 
-def _network(config_file: str | os.PathLike | None, recipe: str | None) -> _Network:
+def _network(
+    config_file: str | os.PathLike | None, recipe: str | None
+) -> tuple[VitaConfig, VitaVideoProcessor, str | None, str | None]:
+    """Return model configuration, processor, dataset and recipe that belong to a checkpoint."""
     source = config_file if recipe is None else recipe
     if source is None or None not in (config_file, recipe):
         raise ValueError(
@@ -118,11 +99,13 @@ def _network(config_file: str | os.PathLike | None, recipe: str | None) -> _Netw
             f"Recipes: {', '.join(list_recipes())}"
         )
     if recipe is not None or (str(source) in list_recipes() and not Path(source).exists()):
-        sections = load_recipe(str(source))
+        recipe = str(source)
+        sections = load_recipe(recipe)
         processor = VitaVideoProcessor(**sections.processor)
-        return _Network(config_from_recipe(sections), processor, sections.data.dataset, str(source))
-    cfg = read_detectron2_yaml(source)
-    return _Network(config_from_detectron2(cfg), processor_from_detectron2(cfg), dataset_from_detectron2(cfg), None)
+        return config_from_recipe(sections), processor, sections.data.dataset, recipe
+    cfg = detectron2.read_detectron2_yaml(source)
+    config, processor = detectron2.config_from_detectron2(cfg), detectron2.processor_from_detectron2(cfg)
+    return config, processor, detectron2.dataset_from_detectron2(cfg), None
 
 
 def _load(weights: str | os.PathLike, config: VitaConfig) -> VitaForVideoInstanceSegmentation:

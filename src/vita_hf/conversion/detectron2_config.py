@@ -6,6 +6,7 @@ Settings and defaults are those of `sukjunhwang/VITA` (commit 59c24ad), of its c
 import ast
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,25 +36,18 @@ _Detectron2Loader.add_constructor(
 )
 
 
-def read_detectron2_yaml(path: str | os.PathLike) -> dict[str, Any]:
+def read_detectron2_yaml(path: str | os.PathLike, including: tuple[Path, ...] = ()) -> dict[str, Any]:
     """
-    Read a detectron2 YAML file, merged over the files that it names under `_BASE_`.
+    Read the settings in a detectron2 YAML file, merged over the files that it names under `_BASE_`.
 
-    Args:
-        path: The file. `_BASE_` is a path or a list of paths, relative to the file that names them, and may chain.
-
-    Returns:
-        The settings in the files as nested dictionaries, without defaults.
+    `_BASE_` is a path or a list of paths, relative to the file that names them, and may chain. `including` holds the
+    files whose `_BASE_` led to this one.
 
     Raises:
         FileNotFoundError: if the file or one of its bases does not exist.
         ValueError: if a file is not a YAML mapping, holds Python objects other than tuples, or includes itself.
     """
-    return _read_yaml(Path(path), ())
-
-
-def _read_yaml(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
-    path = path.expanduser().resolve()
+    path = Path(path).expanduser().resolve()
     if path in including:
         raise ValueError(f"{path}: includes itself through _BASE_")
     if not path.is_file():
@@ -67,7 +61,7 @@ def _read_yaml(path: Path, including: tuple[Path, ...]) -> dict[str, Any]:
         raise ValueError(f"{path}: expected a mapping of settings, got {type(settings).__name__}")
     bases = settings.pop("_BASE_", [])
     paths = [path.parent / Path(str(base)).expanduser() for base in (bases if isinstance(bases, list) else [bases])]
-    layers = [*(_read_yaml(base, (*including, path)) for base in paths), settings]
+    layers = [*(read_detectron2_yaml(base, (*including, path)) for base in paths), settings]
     merged: Any = OmegaConf.to_container(OmegaConf.merge(*layers))
     return merged
 
@@ -81,11 +75,8 @@ def _setting(cfg: Mapping[str, Any], name: str) -> Any:
         default = default[part]
         value = value.get(part, default)
     if isinstance(value, str):
-        # detectron2 evaluates strings that are Python literals: `(360, 480)`, `1e-4`.
-        try:
+        with suppress(ValueError, SyntaxError):  # detectron2 evaluates Python literals: `(360, 480)`, `1e-4`
             value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            pass
     if isinstance(value, tuple):
         value = list(value)
     if isinstance(default, float) and type(value) is int:
@@ -95,19 +86,19 @@ def _setting(cfg: Mapping[str, Any], name: str) -> Any:
     return value
 
 
+def _fields(cfg: Mapping[str, Any], table: str) -> dict[str, Any]:
+    return {field: _setting(cfg, name) for field, name in _SETTINGS[table].items()}
+
+
 def config_from_detectron2(cfg: Mapping[str, Any]) -> VitaConfig:
     """
     Build the configuration of the model that a detectron2 config describes.
 
-    Settings of training data, schedule and optimizer (`BACKBONE.FREEZE_AT` among them) are ignored.
+    Settings of training data, schedule and optimizer (also `BACKBONE.FREEZE_AT`) are ignored.
 
     Args:
         cfg: The settings as nested dictionaries, for example from [`read_detectron2_yaml`]. Missing ones have the
             default of detectron2, Mask2Former or VITA.
-
-    Returns:
-        The configuration. If `DATASETS.TEST` or `DATASETS.TRAIN` names a known dataset with this number of classes, it
-        has the names of the dataset's categories and the number of predictions that its benchmark scores.
 
     Raises:
         ValueError: if this package has no counterpart for the values of some settings (the message names all of them),
@@ -127,7 +118,7 @@ def config_from_detectron2(cfg: Mapping[str, Any]) -> VitaConfig:
     if refused:
         raise ValueError("vita_hf cannot represent the network of this config:\n  " + "\n  ".join(refused))
 
-    fields = {field: _setting(cfg, name) for field, name in _SETTINGS["vita_fields"].items()}
+    fields = _fields(cfg, "vita_fields")
     if dataset := dataset_from_detectron2(cfg):
         names = id2label(dataset)
         fields["id2label"], fields["label2id"] = names, {name: index for index, name in names.items()}
@@ -160,27 +151,22 @@ def _resnet_config(cfg: Mapping[str, Any]) -> PreTrainedConfig:
     if depth not in (50, 101, 152):
         raise ValueError(f"MODEL.RESNETS.DEPTH: expected 50, 101 or 152, got {depth!r}")
     common: dict[str, Any] = {"out_indices": [1, 2, 3, 4], "freeze_batch_norm_2d": True}
-    names = _SETTINGS["resnet_fields"]
-    if all(_setting(cfg, name) == _setting({}, name) for name in names.values()):
+    widths = _fields(cfg, "resnet_fields")
+    if widths == _fields({}, "resnet_fields"):
         return TimmBackboneConfig(backbone=f"resnet{depth}", **common)
-    widths = {field: _setting(cfg, name) for field, name in names.items()}
     return VitaResNetConfig(depth=depth, **widths, **common)
 
 
 def _swin_config(cfg: Mapping[str, Any]) -> SwinConfig:
-    fields = {field: _setting(cfg, name) for field, name in _SETTINGS["swin_fields"].items()}
+    fields = _fields(cfg, "swin_fields")
     if len(fields["depths"]) != 4:
         raise ValueError(f"MODEL.SWIN.DEPTHS: expected four stages, got {fields['depths']!r}")
-    fields["out_features"] = ["stage1", "stage2", "stage3", "stage4"]
-    return SwinConfig(**fields)
+    return SwinConfig(out_features=["stage1", "stage2", "stage3", "stage4"], **fields)
 
 
 def processor_from_detectron2(cfg: Mapping[str, Any]) -> VitaVideoProcessor:
     """
-    Build the processor that prepares videos as a detectron2 config describes.
-
-    Args:
-        cfg: The settings as nested dictionaries, as for [`config_from_detectron2`].
+    Build the processor that prepares videos as a detectron2 config describes; see [`config_from_detectron2`].
 
     Raises:
         ValueError: if the frames are not RGB, or the size divisor is not positive.
@@ -190,11 +176,9 @@ def processor_from_detectron2(cfg: Mapping[str, Any]) -> VitaVideoProcessor:
     divisor = _setting(cfg, "MODEL.MASK_FORMER.SIZE_DIVISIBILITY")
     if divisor < 1:
         raise ValueError(f"MODEL.MASK_FORMER.SIZE_DIVISIBILITY: expected at least 1, got {divisor!r}")
+    shortest, longest = _setting(cfg, "INPUT.MIN_SIZE_TEST"), _setting(cfg, "INPUT.MAX_SIZE_TEST")
     return VitaVideoProcessor(
-        size={
-            "shortest_edge": _setting(cfg, "INPUT.MIN_SIZE_TEST"),
-            "longest_edge": _setting(cfg, "INPUT.MAX_SIZE_TEST"),
-        },
+        size={"shortest_edge": shortest, "longest_edge": longest},
         size_divisor=divisor,
         # detectron2 normalizes values from 0 to 255, the processor from 0 to 1. Rounded: 123.675 / 255 becomes 0.485.
         image_mean=[round(value / 255, 10) for value in _setting(cfg, "MODEL.PIXEL_MEAN")],

@@ -13,15 +13,11 @@ from .key_names import UNNEEDED, UNUSED, new_names
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """
-    Read the state dict in a `.pth` file, without running any code in it.
-
-    Args:
-        path: A file that holds a state dict, itself or under "model". Its other entries, such as an optimizer's state,
-            must be tensors and plain values, too.
+    Read the state dict in a `.pth` file, itself or under "model", without running any code in the file.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file holds other Python objects, is damaged, or has no state dict.
+        ValueError: if the file holds other things than tensors and plain values, is damaged, or has no state dict.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no such checkpoint: {path}")
@@ -77,30 +73,24 @@ def convert_state_dict(
     original_names: dict[str, str] = {}
     unneeded, unknown = [], []
     for name, tensor in state_dict.items():
+        names = new_names(name)
         if UNNEEDED.fullmatch(name):
             unneeded.append(name)
-            continue
-        names = new_names(name)
-        if not names or not expected.keys() >= set(names):
+        elif names and expected.keys() >= set(names):
+            converted.update(zip(names, tensor.chunk(len(names)) if len(names) > 1 else [tensor]))
+            original_names.update(dict.fromkeys(names, name))
+        else:
             unknown.append(f"{name} {_shape(tensor)}")
-            continue
-        converted.update(zip(names, tensor.chunk(len(names)) if len(names) > 1 else [tensor]))
-        original_names.update(dict.fromkeys(names, name))
 
-    missing = [
-        f"{name} {_shape(tensor)}"
-        for name, tensor in expected.items()
-        if name not in converted and not UNUSED.fullmatch(name)
-    ]
-    mismatched = [
-        f"{original_names[name]} → {name}: expected {_shape(expected[name])}, got {_shape(tensor)}"
-        for name, tensor in converted.items()
-        if tensor.shape != expected[name].shape
-    ]
+    missing = [name for name in expected if name not in converted and not UNUSED.fullmatch(name)]
     problems = {
         "In the checkpoint, but not in the model": unknown,
-        "In the model, but not in the checkpoint": missing,
-        "Of another shape": mismatched,
+        "In the model, but not in the checkpoint": [f"{name} {_shape(expected[name])}" for name in missing],
+        "Of another shape": [
+            f"{original_names[name]} → {name}: expected {_shape(expected[name])}, got {_shape(tensor)}"
+            for name, tensor in converted.items()
+            if tensor.shape != expected[name].shape
+        ],
     }
     if any(problems.values()):
         lists = ("\n  ".join([f"{title} ({len(lines)}):", *lines]) for title, lines in problems.items() if lines)
