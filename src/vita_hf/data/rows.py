@@ -95,6 +95,3 @@ def _is_polygon(polygon: Any) -> bool:
         return is_finite(math.fsum(polygon))
     except (TypeError, ValueError, OverflowError):
         return False
-
-
-__all__ = ["make_row"]

@@ -1,4 +1,4 @@
-"""`evaluate` modules: thin adapters over [`vita_hf.scoring`]. `evaluate.load` takes `VIS_AP`, a path."""
+"""Modules for `evaluate.load`: thin adapters over [`vita_hf.scoring`]. `VIS_AP` is the path of the video metric."""
 
 from pathlib import Path
 

@@ -39,6 +39,3 @@ def some(values: Iterable, limit: int = 8) -> str:
     """Join the first few values to a text."""
     values = list(values)
     return ", ".join(map(str, values[:limit])) + (f", … ({len(values)})" if len(values) > limit else "")
-
-
-__all__ = ["id_order", "is_finite", "is_id", "is_integer", "is_list", "shorten", "some"]
