@@ -13,14 +13,13 @@ import json
 import pickle
 import random
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
+from measuring import in_new_process
 from vita_hf.data.readers import read_ytvis
 from vita_hf.data.schema import without_empty
 from vita_hf.ops.rle import compress
@@ -55,13 +54,11 @@ def make_annotations(path: Path, num_videos: int, compressed: bool) -> None:
         shape = rng.random(6) * [WIDTH, HEIGHT, 1, 1, 1, 1]
         masks: list[dict | None] = []
         for frame in range(videos[owner]["length"]):
-            if rng.random() < 0.06:
-                masks.append(None)
-                continue
-            counts = draw_ellipse(rng, frame, shape)
-            masks.append(
-                {"size": [HEIGHT, WIDTH], "counts": compress(counts, HEIGHT * WIDTH) if compressed else counts}
-            )
+            mask = None
+            if rng.random() >= 0.06:
+                counts = draw_ellipse(rng, frame, shape)
+                mask = {"size": [HEIGHT, WIDTH], "counts": compress(counts, HEIGHT * WIDTH) if compressed else counts}
+            masks.append(mask)
         entry = {"id": index + 1, "video_id": owner + 1, "category_id": index % CATEGORIES + 1, "iscrowd": 0}
         entry |= {"segmentations": masks, "bboxes": [mask and [0.0, 0.0, 1.0, 1.0] for mask in masks]}
         annotations.append({**entry, "areas": [mask and 1.0 for mask in masks]})
@@ -98,19 +95,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=VIDEOS)
     parser.add_argument("--uncompressed", action="store_true", help="write RLEs as lists")
-    parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)  # in the new process
     args = parser.parse_args()
-    if args.read:
-        print(json.dumps(read(args.read)))
-        return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "train.json")
         make_annotations(path, args.videos, not args.uncompressed)
         print(f"{path.stat().st_size / 1e6:.0f} MB of json")
         for turn in ("first", "second"):
-            command = [sys.executable, __file__, "--read", str(path)]
-            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-            figures = json.loads(done.stdout.splitlines()[-1])
+            figures = in_new_process(read, path)
             print(f"{turn} time: " + ", ".join(f"{key} {value:.5g}" for key, value in figures.items()))
 
 

@@ -14,7 +14,7 @@ import argparse
 import itertools
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def link(frames: list[Detections], limit: float, gap: int) -> list[Track]:
 
     Args:
         frames: The detections of each frame.
-        limit: Largest distance, in image diagonals, between the mask centres of a detection and of a track's last one.
+        limit: Largest distance, in image diagonals, between the centres of a detection and of a track's last one.
         gap: The most frames in a row in which a track may be unseen.
     """
     tracks: list[Track] = []
@@ -110,18 +110,13 @@ def to_results(
     results = []
     for track in tracks:
         masks: list[dict | None] = [None] * len(frames)
+        total = 0.0
         for frame, detection in track:
             masks[frame] = frames[frame].masks[detection]
-        total = sum(float(frames[frame].scores[detection]) for frame, detection in track)
-        first_frame, first_detection = track[0]
-        results.append(
-            {
-                "video_id": video_id,
-                "category_id": ids[int(frames[first_frame].labels[first_detection])],
-                "score": total / (len(frames) if count_unseen else len(track)),
-                "segmentations": masks,
-            }
-        )
+            total += float(frames[frame].scores[detection])
+        category = ids[int(frames[track[0][0]].labels[track[0][1]])]
+        score = total / (len(frames) if count_unseen else len(track))
+        results.append({"video_id": video_id, "category_id": category, "score": score, "segmentations": masks})
     return sorted(results, key=lambda result: -result["score"])[:top_k]
 
 
@@ -130,30 +125,20 @@ def detect(model: VitaForVideoInstanceSegmentation, processor: VitaVideoProcesso
     """Yield the detections of each frame, from the frame detector's last layer, down to the lowest threshold."""
     embed = model.model.transformer_module.decoder.mask_predictor.mask_embedder
     inputs = processor([clip.frames], return_tensors="pt")
+    options = {"threshold": min(THRESHOLDS), "one_label_per_query": True, "top_k": model.config.num_queries}
+    options |= {"frame_size": tuple(inputs["frame_sizes"][0].tolist()), "target_size": clip.size}
     for frames in inputs["pixel_values_videos"][0].split(model.config.detector_chunk_size):
         detected = model.model.detect(frames.to(model.device, model.dtype))
         queries = detected.frame_states[-1]
-        for class_logits, embeddings, features in zip(
-            model.class_predictor(queries), embed(queries), detected.mask_features
-        ):
-            builder = VideoInstancesBuilder(
-                class_logits,
-                embeddings,
-                frame_size=tuple(inputs["frame_sizes"][0].tolist()),
-                target_size=clip.size,
-                top_k=len(class_logits),
-                threshold=min(THRESHOLDS),
-                one_label_per_query=True,
-            )
+        for logits, embeddings, features in zip(model.class_predictor(queries), embed(queries), detected.mask_features):
+            builder = VideoInstancesBuilder(logits, embeddings, **options)
             builder.add_frames(features[None])
             yield Detections.from_instances(builder.build())
 
 
-def score(annotations: Path, results: Iterable[list[dict]]) -> dict[str, float]:
-    """Score results, given video by video."""
+def score(annotations: Path, results: list[dict[str, Any]]) -> dict[str, float]:
     evaluator = VisEvaluator(annotations)
-    for video_results in results:
-        evaluator.add(video_results)
+    evaluator.add(results)
     scores = evaluator.compute()
     return {name: scores[name] for name in METRICS}
 
@@ -163,15 +148,13 @@ def best_baselines(
 ) -> dict[str, dict[str, Any]]:
     """Return the `scores` and `settings` of each baseline with the settings that give it the best AP."""
     best: dict[str, dict[str, Any]] = {}
-    combinations = list(itertools.product(THRESHOLDS, LIMITS, GAPS))
-    for threshold, limit, gap in tqdm(combinations, desc="linking", leave=False):
+    for threshold, limit, gap in tqdm([*itertools.product(THRESHOLDS, LIMITS, GAPS)], desc="linking", leave=False):
         kept = [[frame.above(threshold) for frame in frames] for frames in videos]
-        tracks = [link(frames, limit, gap) for frames in kept]
+        linked = [(clip.id, frames, link(frames, limit, gap)) for clip, frames in zip(split.clips, kept)]
         for count_unseen, name in BASELINES.items():
-            results = (
-                to_results(frames, linked, clip.id, ids, count_unseen, top_k)
-                for clip, frames, linked in zip(split.clips, kept, tracks)
-            )
+            results = []
+            for video_id, frames, tracks in linked:
+                results += to_results(frames, tracks, video_id, ids, count_unseen, top_k)
             scores = score(split.path, results)
             if name not in best or scores["AP"] > best[name]["scores"]["AP"]:
                 best[name] = {"scores": scores, "settings": {"threshold": threshold, "limit": limit, "gap": gap}}
@@ -198,7 +181,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
     results, videos = [], []
     for clip in tqdm(split.clips, desc="segmenting", unit="clip"):
-        results.append(segment_clip(model, processor, clip, split, top_k))
+        results += segment_clip(model, processor, clip, split, top_k)
         videos.append(list(detect(model, processor, clip)))
     vita = score(split.path, results)
     baselines = best_baselines(split, videos, match_categories(model.config.id2label, split.categories), top_k)

@@ -2,14 +2,13 @@
 
 The baseline has the same weights and works like the original and transformers' Mask2Former: it predicts every query's
 mask at full (1/4) resolution after every layer of the masked decoder and of the object decoder, with gradient, and
-derives attention masks, matching and losses from them. Both draw the same points, and the benchmark checks that their
-losses are equal. The "transformers-like baseline" also materialises all attention weights, and matches with
-transformers' own cost functions, like the original. Deformable attention is transformers' `grid_sample` implementation
-("transformers"), or one of this package's ("pytorch", and "cpp" or "cuda").
+derives attention masks, matching and losses from them. The "transformers-like baseline" also materialises all attention
+weights, and matches with transformers' own cost functions. Deformable attention is transformers' `grid_sample`
+implementation ("transformers"), or one of this package's ("pytorch", and "cpp" or "cuda").
 
-Steps of all variants take turns in one process; the table shows medians. Peak memory is counted above what is allocated
-before the step: weights, gradients and AdamW's state, and for "after the pixel decoder" its outputs. On the CPU it is
-measured in fresh processes.
+All variants draw the same points and must have equal losses. Their steps take turns in one process; the table shows
+medians. Peak memory is counted above what is allocated before the step: weights, gradients and AdamW's state, and for
+"after the pixel decoder" its outputs. On the CPU it is measured in new processes.
 
     python benchmarks/benchmark_training.py                       # R50, 3 frames of 288×512, on the CPU
     python benchmarks/benchmark_training.py --device cuda --frames 6 --size 384 640 --rounds 10 --json out.json
@@ -20,11 +19,9 @@ import copy
 import functools
 import gc
 import json
+import math
 import os
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,24 +32,22 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers.models.mask2former.modeling_mask2former import (
-    multi_scale_deformable_attention,
-    pair_wise_dice_loss,
-    pair_wise_sigmoid_cross_entropy_loss,
-    sample_point,
-)
+from transformers.models.mask2former import modeling_mask2former
 
-from benchmark_inference import peak_memory
+from measuring import device_name, in_new_process, now, peak_memory
 from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation, loss_vita, modeling_detector
+from vita_hf.commands.evaluate import markdown_table
 from vita_hf.loss_matching import Matches, assign, matching_costs, sum_masks_at_points
 from vita_hf.loss_targets import Targets
 from vita_hf.loss_vita import SetCriterion, sample_matching_points
 from vita_hf.modeling_detector import VitaMaskedDecoder
 
-PARTS = {"after": "after the pixel decoder", "step": "whole step"}
+LIKE_TRANSFORMERS = "transformers-like baseline"
+AFTER, WHOLE = "after the pixel decoder", "whole step"
 
 
 class Variant(NamedTuple):
+    part: str
     model: str
     attention: str  # the deformable attention, which is not used after the pixel decoder
 
@@ -60,14 +55,13 @@ class Variant(NamedTuple):
         return f"{self.model} {self.attention}"
 
 
-def variants(part: str, device: torch.device) -> list[Variant]:
-    if part == "after":
-        return [Variant(model, "pytorch") for model in ("baseline", "transformers-like baseline", "vita-hf")]
+def variants(device: torch.device) -> list[Variant]:
     ours = ("pytorch", "cuda" if device.type == "cuda" else "cpp")
     return [
-        Variant("transformers-like baseline", "transformers"),
-        *(Variant("baseline", attention) for attention in ("transformers", *ours)),
-        *(Variant("vita-hf", attention) for attention in ours),
+        *(Variant(AFTER, model, "pytorch") for model in ("baseline", LIKE_TRANSFORMERS, "vita-hf")),
+        Variant(WHOLE, LIKE_TRANSFORMERS, "transformers"),
+        *(Variant(WHOLE, "baseline", attention) for attention in ("transformers", *ours)),
+        *(Variant(WHOLE, "vita-hf", attention) for attention in ours),
     ]
 
 
@@ -132,12 +126,13 @@ class TransformersCriterion(DenseCriterion):
     """Matches like transformers and the original: samples on a grid per query, and computes both signs' entropies."""
 
     def costs(self, class_logits: Tensor, masks: Tensor, targets: Targets, points: Tensor) -> np.ndarray:
-        inputs, inside = masks.transpose(0, 1), targets.masks.float()  # (Q, T, H/4, W/4), (N, T, H, W)
-        inputs = sample_point(inputs, points.expand(len(inputs), -1, -1), align_corners=False).flatten(1)
-        inside = sample_point(inside, points.expand(len(inside), -1, -1), align_corners=False).flatten(1)
-        costs = self.config.mask_weight * pair_wise_sigmoid_cross_entropy_loss(inputs, inside)
+        inputs, inside = (  # (Q, T·P) and (N, T·P)
+            modeling_mask2former.sample_point(maps, points.expand(len(maps), -1, -1), align_corners=False).flatten(1)
+            for maps in (masks.transpose(0, 1), targets.masks.float())
+        )
+        costs = self.config.mask_weight * modeling_mask2former.pair_wise_sigmoid_cross_entropy_loss(inputs, inside)
         costs -= self.config.class_weight * class_logits.softmax(-1)[:, targets.labels]
-        costs += self.config.dice_weight * pair_wise_dice_loss(inputs, inside)
+        costs += self.config.dice_weight * modeling_mask2former.pair_wise_dice_loss(inputs, inside)
         return costs.cpu().numpy()
 
 
@@ -146,19 +141,14 @@ def grid_sample_attention(value, spatial_shapes, reference_points, offsets, logi
     sizes = torch.tensor([(w, h) for h, w in spatial_shapes], dtype=value.dtype, device=value.device)
     locations = reference_points[:, :, None, :, None] + offsets / sizes[:, None]
     weights = logits.flatten(-2).softmax(-1).view_as(logits)
-    return multi_scale_deformable_attention(value, spatial_shapes, locations, weights)
+    return modeling_mask2former.multi_scale_deformable_attention(value, spatial_shapes, locations, weights)
 
 
 class DropGradient(torch.autograd.Function):
     """Identity that computes its gradient and drops it, like a network before it that uses the gradient up."""
 
-    @staticmethod
-    def forward(ctx, tensor: Tensor) -> Tensor:
-        return tensor.view_as(tensor)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> None:
-        return None
+    forward = staticmethod(lambda ctx, tensor: tensor.view_as(tensor))
+    backward = staticmethod(lambda ctx, gradient: None)
 
 
 class FixedOutputs(torch.nn.Module):
@@ -179,13 +169,14 @@ class FixedOutputs(torch.nn.Module):
 class Step:
     """Training steps of one model on one batch. The learning rate is zero, so all steps are the same."""
 
-    def __init__(self, model: VitaForVideoInstanceSegmentation, batch: dict, part: str):
-        self.model, self.batch = model, batch
-        if part == "after":
+    def __init__(self, args: argparse.Namespace, part: str, model: str):
+        self.model, self.batch, self.optimizer = build(model).to(args.device), make_batch(args), None
+        if part == WHOLE:
+            self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.0)
+        else:
             with torch.no_grad():
-                outputs = model.model.pixel_level_module(batch["pixel_values_videos"].flatten(0, 1))
-            model.model.pixel_level_module = FixedOutputs(outputs)
-        self.optimizer = None if part == "after" else torch.optim.AdamW(model.parameters(), lr=0.0)
+                outputs = self.model.model.pixel_level_module(self.batch["pixel_values_videos"].flatten(0, 1))
+            self.model.model.pixel_level_module = FixedOutputs(outputs)
 
     def __call__(self) -> dict[str, float]:
         torch.manual_seed(0)
@@ -201,21 +192,22 @@ class Step:
         self.model.model.transformer_module.decoder.masks = []
 
 
-def labelled_batch(
-    frames: int, height: int, width: int, instances: int, num_labels: int, device: torch.device | str = "cpu"
-) -> dict:
-    """A clip of noise with rectangles that move through it."""
+def make_batch(args: argparse.Namespace) -> dict:
+    """Make a clip of noise with rectangles that move through it."""
     generator = torch.Generator().manual_seed(1)
-    masks = torch.zeros(instances, frames, height, width, dtype=torch.bool)
-    for instance in range(instances):
+    height, width = args.size
+    masks = torch.zeros(args.instances, args.frames, height, width, dtype=torch.bool)
+    for mask in masks:
         top, left, dy, dx = (torch.rand(4, generator=generator) * torch.tensor([0.5, 0.5, 0.1, 0.1])).tolist()
-        for t in range(frames):
+        for t in range(args.frames):
             y, x = int((top + t * dy) * height), int((left + t * dx) * width)
-            masks[instance, t, y : y + height // 4, x : x + width // 4] = True
+            mask[t, y : y + height // 4, x : x + width // 4] = True
+    frames = torch.randn(1, args.frames, 3, height, width, generator=generator)
+    labels = torch.randint(40, (args.instances,), generator=generator)
     return {
-        "pixel_values_videos": torch.randn(1, frames, 3, height, width, generator=generator).to(device),
-        "mask_labels": [masks.to(device)],
-        "class_labels": [torch.randint(num_labels, (instances,), generator=generator).to(device)],
+        "pixel_values_videos": frames.to(args.device),
+        "mask_labels": [masks.to(args.device)],
+        "class_labels": [labels.to(args.device)],
     }
 
 
@@ -224,6 +216,16 @@ def as_baseline(model: VitaForVideoInstanceSegmentation) -> VitaForVideoInstance
     module = model.model.transformer_module
     module.decoder.__class__ = DenseMaskedDecoder
     module.register_forward_pre_hook(module.decoder.keep_inputs)
+    return model
+
+
+def build(name: str) -> VitaForVideoInstanceSegmentation:
+    torch.manual_seed(0)
+    model = VitaForVideoInstanceSegmentation(VitaConfig(num_labels=40)).train()
+    if name != "vita-hf":
+        model = as_baseline(model)
+    if name == LIKE_TRANSFORMERS:
+        model.set_attn_implementation("eager")
     return model
 
 
@@ -246,95 +248,69 @@ def installed(model: VitaForVideoInstanceSegmentation, attention: str) -> Genera
         yield
 
 
-def build(name: str) -> VitaForVideoInstanceSegmentation:
-    torch.manual_seed(0)
-    model = VitaForVideoInstanceSegmentation(VitaConfig(num_labels=40)).train()
-    if name == "vita-hf":
-        return model
-    model = as_baseline(model)
-    if name == "transformers-like baseline":
-        model.set_attn_implementation("eager")
-    return model
-
-
-def measure_one_memory(args: argparse.Namespace, variant: Variant, part: str) -> int | None:
-    """Bytes that a step needs once training is under way."""
+def step_memory(args: argparse.Namespace, variant: Variant) -> float:
+    """Return the bytes that a step needs once training is under way."""
+    torch.set_num_threads(args.threads)
     gc.collect()  # of the variant before
-    model = build(variant.model).to(args.device)
-    with installed(model, variant.attention):
-        step = Step(model, labelled_batch(args.frames, *args.size, args.instances, 40, args.device), part)
+    step = Step(args, variant.part, variant.model)
+    with installed(step.model, variant.attention):
         step()  # loads libraries, allocates gradients and AdamW's state
         step.clear()
         return peak_memory(step, args.device)
 
 
-def measure_memory(args: argparse.Namespace) -> dict[str, dict[str, float | None]]:
-    """Bytes of each part and variant; on the CPU medians of fresh processes, in turns."""
-    runs = {part: {variant: [] for variant in variants(part, args.device)} for part in PARTS}
+def measure_memory(args: argparse.Namespace) -> dict[Variant, float]:
+    """Return each variant's bytes; on the CPU medians of new processes, in turns."""
     if args.device.type == "cuda":
-        return {part: {str(v): measure_one_memory(args, v, part) for v in of_part} for part, of_part in runs.items()}
-    same = ["--frames", args.frames, "--size", *args.size, "--instances", args.instances, "--threads", args.threads]
+        return {variant: step_memory(args, variant) for variant in variants(args.device)}
+    measured: dict[Variant, list[float]] = {variant: [] for variant in variants(args.device)}
     # Freed blocks go back to the system at once, so that the peak is that of the memory in use.
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    for _ in tqdm(range(args.memory_rounds), desc="memory", leave=False):
-        for part, of_part in runs.items():
-            for variant, measured in of_part.items():
-                command = [sys.executable, __file__, *map(str, same), "--only", *variant, part]
-                output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
-                measured.append(json.loads(output.splitlines()[-1]))
-    return {
-        part: {str(v): None if None in measured else statistics.median(measured) for v, measured in of_part.items()}
-        for part, of_part in runs.items()
-    }
+    with mock.patch.dict(os.environ, MALLOC_MMAP_THRESHOLD_="65536"):
+        for _ in tqdm(range(args.memory_rounds), desc="memory", leave=False):
+            for variant, sizes in measured.items():
+                sizes.append(in_new_process(step_memory, args, variant))
+    return {variant: statistics.median(sizes) for variant, sizes in measured.items()}
 
 
-def measure_time(args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Median seconds of each part and variant, in turns; raises if the losses differ."""
-    seconds: dict[str, dict[str, float]] = {}
-    wait = functools.partial(torch.cuda.synchronize, args.device) if args.device.type == "cuda" else lambda: None
-    batch = labelled_batch(args.frames, *args.size, args.instances, 40, args.device)
-    for part, title in PARTS.items():
-        cases = variants(part, args.device)
-        steps = {name: Step(build(name).to(args.device), batch, part) for name in dict(cases)}
-        measured: dict[Variant, list[float]] = {variant: [] for variant in cases}
-        losses = {}
-        for turn in tqdm(range(args.rounds + 1), desc=title, leave=False):
-            for variant in cases:
-                step = steps[variant.model]
-                with installed(step.model, variant.attention):
-                    wait()
-                    start = time.perf_counter()
-                    losses[variant] = step()
-                    wait()
-                    if turn > 0:  # the first is the warm-up
-                        measured[variant].append(time.perf_counter() - start)
-                step.clear()
-            expect_equal(losses, cases[0])
-        seconds[part] = {str(variant): statistics.median(values) for variant, values in measured.items()}
-    return seconds
+def measure_time(args: argparse.Namespace, part: str) -> dict[Variant, float]:
+    """Return the median seconds of a part's variants, which take turns; raise if their losses differ."""
+    measured: dict[Variant, list[float]] = {variant: [] for variant in variants(args.device) if variant.part == part}
+    steps = {model: Step(args, part, model) for model in dict.fromkeys(variant.model for variant in measured)}
+    losses = {}
+    for turn in tqdm(range(args.rounds + 1), desc=part, leave=False):
+        for variant, seconds in measured.items():
+            step = steps[variant.model]
+            with installed(step.model, variant.attention):
+                start = now(args.device)
+                losses[variant] = step()
+                if turn > 0:  # the first is the warm-up
+                    seconds.append(now(args.device) - start)
+            step.clear()
+        expect_equal(losses)
+    return {variant: statistics.median(seconds) for variant, seconds in measured.items()}
 
 
-def expect_equal(losses: dict[Variant, dict[str, float]], reference: Variant) -> None:
-    expected = losses[reference]
+def expect_equal(losses: dict[Variant, dict[str, float]]) -> None:
+    """Raise an AssertionError if the losses of a variant differ from those of the first."""
+    reference, expected = next(iter(losses.items()))
     for variant, terms in losses.items():
         assert terms.keys() == expected.keys()
         for name, term in terms.items():
-            if abs(term - expected[name]) > 1e-4 * max(abs(expected[name]), 1e-3):
+            if not math.isclose(term, expected[name], rel_tol=1e-4, abs_tol=1e-7):
                 raise AssertionError(f"{name}: {term} with {variant}, {expected[name]} with {reference}")
 
 
-def print_table(title: str, seconds: dict[str, float], memory: dict[str, float | None]) -> None:
-    baselines = [name for name in seconds if "baseline" in name]
-    print(f"| {title} | seconds | MiB |" + "".join(f" vs {name} |" for name in baselines))
-    print("|---|---:|---:|" + "---:|" * len(baselines))
-    for name, value in seconds.items():
-        size = memory[name]
-        cells = [f"{value:.2f}", "–" if size is None else f"{size / 2**20:.0f}"]
+def table(seconds: dict[Variant, float], memory: dict[Variant, float]) -> str:
+    """Compare the variants of one part with its baselines."""
+    baselines = [variant for variant in seconds if variant.model != "vita-hf"]
+    rows = []
+    for variant, value in seconds.items():
+        size = memory[variant]
+        row = {variant.part: str(variant), "seconds": f"{value:.2f}", "MiB": f"{size / 2**20:.0f}"}
         for other in baselines:
-            share = "" if size is None else f", {size / memory[other]:.2f}× memory"
-            cells.append(f"{seconds[other] / value:.2f}× as fast{share}")
-        print(f"| {name} | " + " | ".join(cells) + " |")
-    print()
+            row[f"vs {other}"] = f"{seconds[other] / value:.2f}× as fast, {size / memory[other]:.2f}× memory"
+        rows.append(row)
+    return markdown_table(rows)
 
 
 def main() -> None:
@@ -347,25 +323,22 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--device", type=torch.device, default="cpu")
     parser.add_argument("--json", type=Path, help="where to write the numbers")
-    parser.add_argument("--only", nargs=3, help=argparse.SUPPRESS)  # one memory measurement, for fresh processes
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.backends.cudnn.allow_tf32 = False  # float32 as everywhere else, so that losses can be compared
-    if args.only is not None:
-        model, attention, part = args.only
-        return print(json.dumps(measure_one_memory(args, Variant(model, attention), part)))
-
     memory = measure_memory(args)
-    seconds = measure_time(args)
-    device = torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else f"CPU, {args.threads} threads"
+    seconds = [measure_time(args, part) for part in (AFTER, WHOLE)]
     print(
         f"R50, 1 clip of {args.frames} frames of {args.size[0]}×{args.size[1]}, {args.instances} instances, float32, "
-        f"{device}, torch {torch.__version__}, medians of {args.rounds} rounds; losses equal\n"
+        f"{device_name(args.device, args.threads)}, torch {torch.__version__}, medians of {args.rounds} rounds; "
+        "losses equal"
     )
-    for part, title in PARTS.items():
-        print_table(title, seconds[part], memory[part])
+    for of_part in seconds:
+        print(f"\n{table(of_part, memory)}")
     if args.json:
-        args.json.write_text(json.dumps({"seconds": seconds, "bytes": memory, "torch": torch.__version__}) + "\n")
+        times = {**seconds[0], **seconds[1]}
+        rows = [{**variant._asdict(), "seconds": times[variant], "bytes": memory[variant]} for variant in times]
+        args.json.write_text(json.dumps({"torch": torch.__version__, "variants": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":
