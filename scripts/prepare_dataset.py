@@ -33,12 +33,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--dataset", choices=["ytvis2019", "ytvis2021", "ovis", "coco"], help="one of these, in --root")
+    source.add_argument("--annotations", type=Path, help="your own annotation file")
     add = parser.add_argument
-    add("--dataset", choices=["ytvis2019", "ytvis2021", "ovis", "coco"], help="a known dataset, below --root")
     add("--root", type=Path, help="folder that the datasets' archives were unpacked to")
     add("--split", default="train", help="train, valid or test; for COCO train or val (default: train)")
-    add("--annotations", type=Path, help="your own annotation file, in place of --dataset")
-    add("--images", type=Path, help="folder that its file names are relative to")
+    add("--images", type=Path, help="folder that the file names in your own annotations are relative to")
     add("--format", choices=["ytvis", "coco"], help="format of your own annotations (default: ytvis)")
     add("--target", choices=["ytvis2019", "ytvis2021", "ovis"], help="map COCO to the classes of this dataset")
     add("--output", type=Path, help="folder for the shards")
@@ -48,8 +49,6 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--push-to-hub", metavar="REPO", help="upload the shards to this dataset repository, for example me/mine")
     add("--private", action="store_true", help="make a new repository private")
     args = parser.parse_args(argv)
-    if (args.dataset is None) == (args.annotations is None):
-        parser.error("expected --dataset with --root, or --annotations with --images")
     if args.dataset and (args.root is None or args.images or args.format):
         parser.error("--dataset: expected --root, and neither --images nor --format")
     if args.annotations and (args.images is None or args.root):
@@ -98,13 +97,9 @@ def prepare(args: argparse.Namespace) -> int:
     write_card(args.output, args.push_to_hub or args.output.resolve().name, args.push_to_hub)
     print(f"{len(dataset.rows)} videos in {len(shards)} shards in {args.output}")
     if args.push_to_hub:
+        files = {"folder_path": args.output, "allow_patterns": ["README.md", "data/*"]}
         with hub_errors(args.push_to_hub):
-            commit = HfApi().upload_folder(
-                repo_id=args.push_to_hub,
-                repo_type="dataset",
-                folder_path=args.output,
-                allow_patterns=["README.md", "data/*"],
-            )
+            commit = HfApi().upload_folder(repo_id=args.push_to_hub, repo_type="dataset", **files)
         print(f"uploaded: {commit.repo_url}")
     return 0
 

@@ -1,25 +1,7 @@
 """VITA video instance segmentation for Hugging Face Transformers.
 
 Importing this package registers its classes with transformers' `Auto*` classes, and its pipeline as
-`pipeline("video-instance-segmentation")`.
-
-Example:
-```python
->>> import numpy as np
->>> import vita_hf
->>> from transformers import pipeline
->>> from vita_hf.data.synthetic import SyntheticVideo
->>> from vita_hf.inference.loading import SHIPPED_MODEL
-
->>> segmenter = pipeline("video-instance-segmentation", model=str(SHIPPED_MODEL), device="cpu")
->>> video = np.stack([image for image, _ in SyntheticVideo(seed=2, index=0, length=8)])
->>> tracks = segmenter(video)
->>> tracks.label_names
-['disc', 'disc', 'peanut', 'star']
->>> tracks.masks_at(0).shape
-torch.Size([4, 96, 128])
-
-```
+`pipeline("video-instance-segmentation")`; [`VideoInstanceSegmentationPipeline`] has an example.
 """
 
 from importlib.metadata import version

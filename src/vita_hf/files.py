@@ -100,12 +100,7 @@ class RunRecord:
         return sorted(name for name in changed if not name.startswith(tuple(self.free)))
 
     def matches(self) -> bool:
-        """
-        Tell whether the folder was made from the same inputs; False if it has no record.
-
-        Raises:
-            FileExistsError: if it was made from other inputs; the message names those that differ.
-        """
+        """Tell whether the folder has a record; raise a `FileExistsError` if that record has other inputs."""
         changes = self.changes()
         if changes:
             raise FileExistsError(

@@ -17,15 +17,9 @@ def hub_errors(repository: str) -> Generator[None]:
 
 def create_repository(repository: str, kind: str, private: bool | None = None) -> None:
     """
-    Create a repository if it does not exist yet. Call this before the work whose result goes there.
+    Create a repository of a kind ("model" or "dataset") if it does not exist yet.
 
-    Args:
-        repository: For example "me/mine".
-        kind: "model" or "dataset".
-        private: Whether a new repository is private. By default the account decides.
-
-    Raises:
-        ValueError: if the Hub cannot be reached, or the token is missing or lacks the right.
+    Call this before the work whose result goes there: it fails if the token is missing or lacks the right.
     """
     with hub_errors(repository):
         HfApi().create_repo(repository, repo_type=kind, private=private, exist_ok=True)

@@ -154,9 +154,8 @@ def test_which_videos_arguments_name(tmp_path, monkeypatch):
     address = "https://host/a%20b/clip.webm?x=1"
     other = address.replace("clip", "other")
     videos = find_videos(["one/clip.mp4", "two/frames", other])
-    assert videos == [("clip", "one/clip.mp4"), ("frames", "two/frames"), ("other", other)]
-    videos = find_videos(["one", "two", "one/clip.mp4", address])
-    assert {video.name: video.path for video in videos} == {
+    assert list(videos.items()) == [("clip", "one/clip.mp4"), ("frames", "two/frames"), ("other", other)]
+    assert find_videos(["one", "two", "one/clip.mp4", address]) == {
         "one-clip.mp4": "one/clip.mp4",
         "two-clip.mp4": "two/clip.mp4",
         "two-clip.AVI": "two/clip.AVI",

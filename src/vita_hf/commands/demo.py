@@ -36,10 +36,11 @@ FILES = ("video.mp4", "truth.json", "overlay.mp4", "contact_sheet.png", "results
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = _DESCRIPTION
-    parser.add_argument("-o", "--output", type=Path, default=Path("demo"), help="directory to write (default: demo)")
-    parser.add_argument("--seed", type=int, default=2, help="another seed gives another video (default: 2)")
-    parser.add_argument("--length", type=int, default=40, help="number of frames (default: 40)")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier demo")
+    add = parser.add_argument
+    add("-o", "--output", type=Path, default=Path("demo"), help="directory to write (default: demo)")
+    add("--seed", type=int, default=2, help="another seed gives another video (default: 2)")
+    add("--length", type=int, default=40, help="number of frames (default: 40)")
+    add("--overwrite", action="store_true", help="replace an earlier demo")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -58,25 +59,23 @@ def run(args: argparse.Namespace) -> None:
 
     print(f"{len(tracks)} tracks with a score of at least {SegmentationOptions.threshold}, {tracks.num_frames} frames:")
     for track in tracks.summary():
-        frames = f"frames {track['first_frame']} to {track['last_frame']}"
-        print(f"  #{track['track_id']} {track['label']:9} {track['score']:.2f}  {frames}")
+        print("  #{track_id} {label:9} {score:.2f}  frames {first_frame} to {last_frame}".format(**track))
     names = {category["id"]: category["name"] for category in truth["categories"]}
     print(f"Ground truth: {', '.join(sorted(names[a['category_id']] for a in truth['annotations']))}")
     evaluator = VisEvaluator(truth)
     evaluator.add(all_tracks.to_ytvis(1))
     scores = evaluator.compute()
     print(f"AP {scores['AP']:.3f}, AP50 {scores['AP50']:.3f}, AP75 {scores['AP75']:.3f}")
-    print(f"Written: {output}/overlay.mp4, contact_sheet.png, results.json, video.mp4, truth.json")
+    print(f"Written: {', '.join(FILES)} in {output}")
     print(_NEXT_STEPS.rstrip())
 
 
 def write_video(video: SyntheticVideo, folder: Path) -> dict[str, Any]:
     """Write `video.mp4` and `truth.json`, and return the content of `truth.json`."""
-    masks = []
+    images, masks = zip(*video)
     with video_writer(folder / "video.mp4", fps=10) as write:
-        for time, (image, frame_masks) in enumerate(video):
+        for time, image in enumerate(images):
             write(image, time)
-            masks.append(frame_masks)
     names = [f"{time:05d}" for time in range(video.length)]
     truth = annotation_file_content([annotate(video, 1, names, masks)], f"vita-hf demo, seed {video.seed}")
     write_atomically(folder / "truth.json", json.dumps(truth).encode())

@@ -3,16 +3,16 @@
 import argparse
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 
 from ..data.annotations import load_json
-from ..evaluation.results import write_submission
 from ..evaluation.run import segment_split
 from ..evaluation.splits import check_split, read_split
-from ..files import write_atomically
+from ..files import atomic_path, write_atomically
 from ..inference.loading import describe_model, load_model
 from ..scoring import VisEvaluator
 from ..scoring.coco import NUMBERS, score_images
@@ -28,9 +28,6 @@ _EXAMPLES = """examples:
       --annotations ytvis_2019/valid.json --images ytvis_2019/valid/JPEGImages
   accelerate launch --multi_gpu --num_processes 4 -m vita_hf evaluate --model …
   vita-hf evaluate --annotations split.json --results out/results.json --worst 10
-
-The official YouTube-VIS and OVIS validation and test sets have no public annotations: upload submission.zip to their
-evaluation servers, or score on a split of the training set.
 """
 
 
@@ -77,11 +74,18 @@ def run(args: argparse.Namespace) -> None:
             scores = print_scores(args.annotations, results, split.of_images, args.worst)
             write_atomically(args.output / "scores.json", json.dumps(scores, indent=2).encode())
         else:
-            print(
-                f"{args.annotations} has no annotations, so there is nothing to score against. The official "
-                f"YouTube-VIS and OVIS validation and test sets have none: upload {upload} to their evaluation servers."
-            )
+            print(f"{args.annotations} has no annotations, so there is nothing to score against.")
+            print(f"Upload {upload} to the dataset's evaluation server, or score on a split of the training set.")
     accelerator.end_training()
+
+
+def write_submission(results: Path) -> Path:
+    """Pack a `results.json` alone into `submission.zip` beside it, as the evaluation servers want it."""
+    path = results.with_name("submission.zip")
+    entry = zipfile.ZipInfo("results.json", (1980, 1, 1, 0, 0, 0))  # a fixed date: equal results give equal files
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        archive.writestr(entry, results.read_bytes(), zipfile.ZIP_DEFLATED)
+    return path
 
 
 def print_scores(annotations: Path, results: Path, of_images: bool, worst: int) -> dict[str, Any]:

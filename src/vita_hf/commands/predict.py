@@ -5,7 +5,7 @@ import os
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 from urllib.parse import unquote, urlparse
 
 import torch
@@ -15,7 +15,6 @@ from ..inference.loading import SHIPPED_MODEL, describe_model, load_model
 from ..inference.offline import segment_video
 from ..inference.options import Decoder, MaskFeatures, SegmentationOptions
 from ..pipeline_vita import VideoInstanceSegmentationPipeline
-from ..tracks.instances import VideoInstances
 from ..video.download import is_url
 from ..video.images import list_frames
 from ..video.reader import VIDEO_SUFFIXES
@@ -46,60 +45,40 @@ accelerate or torchrun, processes (GPUs) share the videos:
 _RECORDED = ("threshold", "top_k", "one_label_per_query", "fps", "stride", "max_frames", "dtype", "json_only")
 
 
-class Video(NamedTuple):
-    """A video to segment: the name of its folder of results, and its path or address."""
-
-    name: str
-    path: str
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    defaults = SegmentationOptions()
     parser.description = _DESCRIPTION
     parser.epilog = _EXAMPLES
-    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video file, folder or http(s) address")
-    parser.add_argument(
-        "--model", help="directory or Hub id; by default the shipped model, which knows only synthetic shapes"
-    )
-    parser.add_argument("-o", "--output", type=Path, default=Path("out"), help="directory to write to (default: out)")
-    parser.add_argument("--overwrite", action="store_true", help="replace results made with other settings")
-    parser.add_argument("--json-only", action="store_true", help="write only results.json, no pictures")
+    add = parser.add_argument
+    add("videos", nargs="+", metavar="VIDEO", help="video file, folder or http(s) address")
+    add("--model", help="directory or Hub id; by default the shipped model, which knows only synthetic shapes")
+    add("-o", "--output", type=Path, default=Path("out"), help="directory to write to (default: out)")
+    add("--overwrite", action="store_true", help="replace results made with other settings")
+    add("--json-only", action="store_true", help="write only results.json, no pictures")
 
-    tracks = parser.add_argument_group("tracks")
-    tracks.add_argument(
-        "--threshold",
-        type=float,
-        default=defaults.threshold,
-        help="lowest score of a track (default: %(default)s)",
-    )
-    tracks.add_argument("--top-k", type=int, metavar="K", help="the most tracks of a video (default: all)")
-    tracks.add_argument(
-        "--several-labels",
-        dest="one_label_per_query",
-        action="store_false",
-        help="allow several labels per track: the rule for metrics, together with --threshold 0 --top-k 10",
-    )
+    add = parser.add_argument_group("tracks").add_argument
+    lowest = SegmentationOptions.threshold
+    add("--threshold", type=float, default=lowest, help="lowest score of a track (default: %(default)s)")
+    add("--top-k", type=int, metavar="K", help="the most tracks of a video (default: all)")
+    several_labels = "allow several labels per track: the rule for metrics, together with --threshold 0 --top-k 10"
+    add("--several-labels", dest="one_label_per_query", action="store_false", help=several_labels)
 
     frames = parser.add_argument_group("frames")
     rate = frames.add_mutually_exclusive_group()
     rate.add_argument("--fps", type=float, help="use this many frames per second")
     rate.add_argument("--stride", type=int, metavar="N", help="use every N-th frame")
-    frames.add_argument("--max-frames", type=int, metavar="N", help="use at most N frames")
-    frames.add_argument(
-        "--decoder", choices=get_args(Decoder), help="decoder of video files (default: the processor's)"
-    )
+    add = frames.add_argument
+    add("--max-frames", type=int, metavar="N", help="use at most N frames")
+    add("--decoder", choices=get_args(Decoder), help="decoder of video files (default: the processor's)")
 
-    computing = parser.add_argument_group("speed and memory")
-    computing.add_argument("--device", help="cpu, cuda, cuda:1, mps … (default: a GPU if there is one)")
-    computing.add_argument("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
-    computing.add_argument("--compile", action="store_true", help="compile the detector: pays for many or long videos")
-    computing.add_argument(
-        "--chunk-size", type=int, metavar="N", help="frames that the detector takes at once (default: the model's)"
-    )
-    computing.add_argument(
+    add = parser.add_argument_group("speed and memory").add_argument
+    add("--device", help="cpu, cuda, cuda:1, mps … (default: a GPU if there is one)")
+    add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
+    add("--compile", action="store_true", help="compile the detector: pays for many or long videos")
+    add("--chunk-size", type=int, metavar="N", help="frames that the detector takes at once (default: the model's)")
+    add(
         "--mask-features",
         choices=get_args(MaskFeatures),
-        default=defaults.mask_features,
+        default=SegmentationOptions.mask_features,
         help="where to keep mask features until masks are computed: device and recompute (a second pass) are exact, "
         "host and disk round to half precision, auto takes the first that has room (default: %(default)s)",
     )
@@ -110,10 +89,9 @@ def run(args: argparse.Namespace) -> int:
     rank, num_processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if args.output.exists() and not args.output.is_dir():
         raise NotADirectoryError(f"the output directory {args.output} is a file")
-    names = {field.name for field in fields(SegmentationOptions)} & vars(args).keys()
-    options = SegmentationOptions(
-        **{name: getattr(args, name) for name in names}, progress=None if rank == 0 else False
-    )
+    names = [field.name for field in fields(SegmentationOptions) if field.name != "progress"]
+    settings = {name: getattr(args, name) for name in names}
+    options = SegmentationOptions(**settings, progress=None if rank == 0 else False)
     videos = find_videos(args.videos)
     if args.model is None and rank == 0:
         print("No --model given: using the shipped tiny model, which knows only the shapes of its synthetic videos.")
@@ -121,61 +99,55 @@ def run(args: argparse.Namespace) -> int:
     inputs = {"model": describe_model(model), **{name: getattr(args, name) for name in _RECORDED}}
 
     unfinished = []
-    for video in videos[rank::num_processes]:
-        record = RunRecord(args.output / video.name / "run.json", {**inputs, **describe_video(video)})
+    for name in list(videos)[rank::num_processes]:
+        folder = args.output / name
+        record = RunRecord(folder / "run.json", {**inputs, **describe_video(videos[name])})
         if is_finished(record, args.overwrite):
-            print(f"{video.name}: already finished, skipped ({args.output / video.name})")
+            print(f"{name}: already finished, skipped ({folder})")
         else:
-            unfinished.append((video, record))
+            unfinished.append(record)
     if not unfinished:
         return 0
 
     loaded, processor = load_model(model, dtype=args.dtype)
-    segmenter = VideoInstanceSegmentationPipeline(
-        loaded, processor, device=args.device or default_device(), compile=args.compile
-    )
+    device = args.device or default_device()
+    segmenter = VideoInstanceSegmentationPipeline(loaded, processor, device=device, compile=args.compile)
     failures = 0
-    for video, record in unfinished:
+    for record in unfinished:
         try:
-            result = segment(segmenter, video, options, record, args.json_only)
+            segment(segmenter, videos[record.path.parent.name], options, record)
         except EXPECTED_ERRORS as error:
             print(f"error: {describe_error(error)}", file=sys.stderr)
             failures += 1
-        else:
-            print_tracks(video, result, record.path.parent)
     if failures and len(unfinished) > 1:
         print(f"{failures} of {len(unfinished)} videos failed", file=sys.stderr)
     return 1 if failures else 0
 
 
 def segment(
-    segmenter: VideoInstanceSegmentationPipeline,
-    video: Video,
-    options: SegmentationOptions,
-    record: RunRecord,
-    json_only: bool,
-) -> VideoInstances:
-    """Segment one video and write its folder, which appears when it is complete."""
+    segmenter: VideoInstanceSegmentationPipeline, video: str, options: SegmentationOptions, record: RunRecord
+) -> None:
+    """Segment one video, write its folder, which appears when it is complete, and print the tracks."""
     # Opened once: an address is downloaded only once.
-    source = open_video(video.path, decoder=options.decoder or segmenter.video_processor.decoder)
+    source = open_video(video, decoder=options.decoder or segmenter.video_processor.decoder)
     result = segment_video(segmenter.model, segmenter.video_processor, source, options)
-    with atomic_directory(record.path.parent) as folder:
+    output = record.path.parent
+    with atomic_directory(output) as folder:
         result.to_json(folder / "results.json")
-        if not json_only:
+        if not record.inputs["json_only"]:
             result.render(source, folder / "overlay.mp4", contact_sheet=folder / "contact_sheet.png")
         replace(record, path=folder / record.path.name).write()
-    return result
-
-
-def print_tracks(video: Video, result: VideoInstances, folder: Path) -> None:
-    print(f"{video.name}: {len(result)} tracks in {result.num_frames} frames, written to {folder}")
+    print(f"{output.name}: {len(result)} tracks in {result.num_frames} frames, written to {output}")
     for track, label, score in zip(result.track_ids.tolist(), result.label_names, result.scores.tolist()):
         print(f"  #{track} {label} {score:.2f}")
 
 
-def find_videos(arguments: list[str]) -> list[Video]:
+def find_videos(arguments: list[str]) -> dict[str, str]:
     """
-    Find the videos that the arguments stand for, and give each a unique name.
+    Find the videos that the arguments stand for.
+
+    Returns:
+        The paths or addresses, by the name of the folder of results.
 
     Raises:
         FileNotFoundError: if an argument does not exist.
@@ -183,18 +155,14 @@ def find_videos(arguments: list[str]) -> list[Video]:
     """
     paths: list[str] = []
     for argument in arguments:
-        path = Path(argument)
-        if is_url(argument):
-            paths.append(argument)
-        elif not path.exists():
+        if not is_url(argument) and not Path(argument).exists():
             raise FileNotFoundError(f"no such video: {argument}")
-        elif path.is_dir() and not list_frames(path):
-            videos = [str(item) for item in sorted(path.iterdir()) if _is_video(item)]
-            if not videos:
-                raise ValueError(f"the folder {argument} holds no images, no videos and no folders of images")
+        if is_url(argument) or not Path(argument).is_dir() or list_frames(Path(argument)):
+            paths.append(argument)
+        elif videos := [str(item) for item in sorted(Path(argument).iterdir()) if _is_video(item)]:
             paths += videos
         else:
-            paths.append(argument)
+            raise ValueError(f"the folder {argument} holds no images, no videos and no folders of images")
     paths = list(dict.fromkeys(paths))
     stems = [_parts(path)[-1].rpartition(".")[0] or _parts(path)[-1] for path in paths]
     # Videos with the same stem get names with suffix and folder.
@@ -203,7 +171,7 @@ def find_videos(arguments: list[str]) -> list[Video]:
         if names.count(name) > 1:
             same = [path for path, other in zip(paths, names) if other == name]
             raise ValueError(f"{' and '.join(same)} would both be written to {name}: pass them in separate calls")
-    return [Video(name, path) for name, path in zip(names, paths)]
+    return dict(zip(names, paths))
 
 
 def _is_video(path: Path) -> bool:
@@ -220,28 +188,18 @@ def _parts(path: str) -> list[str]:
     return list(Path(path).resolve().parts)
 
 
-def describe_video(video: Video) -> dict[str, Any]:
+def describe_video(video: str) -> dict[str, Any]:
     """Describe a video's files by number, size and modification time, to notice later that they have changed."""
-    if is_url(video.path):
-        return {"video": video.path}
-    path = Path(video.path).resolve()
+    if is_url(video):
+        return {"video": video}
+    path = Path(video).resolve()
     stats = [file.stat() for file in (list_frames(path) if path.is_dir() else [path])]
-    return {
-        "video": str(path),
-        "files": len(stats),
-        "bytes": sum(stat.st_size for stat in stats),
-        "changed": max(stat.st_mtime_ns for stat in stats),
-    }
+    size, changed = sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
+    return {"video": str(path), "files": len(stats), "bytes": size, "changed": changed}
 
 
 def is_finished(record: RunRecord, overwrite: bool) -> bool:
-    """
-    Tell whether a video's folder exists and was made from the same inputs.
-
-    Raises:
-        FileExistsError: if it was made from other inputs and is not to be overwritten, or was not written by this
-            command.
-    """
+    """Tell whether a video's folder has results of the same inputs; refuse to replace anything but old results."""
     folder, changes = record.path.parent, record.changes()
     if changes is None and folder.exists():
         raise FileExistsError(f"{folder} exists and was not written by vita-hf predict: choose another --output")

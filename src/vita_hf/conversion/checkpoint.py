@@ -54,16 +54,13 @@ def convert_checkpoint(
     overwrite: bool = False,
 ) -> Path:
     """
-    Convert a checkpoint of the original implementation into a directory for `from_pretrained`.
+    Convert a checkpoint of the original implementation into a directory for `from_pretrained`, written atomically.
 
-    The directory is written atomically. It holds the weights (safetensors), the configurations of model and processor,
-    and a model card.
+    The directory holds the weights (safetensors), the configurations of model and processor, and a model card.
 
     Args:
-        weights: The `.pth` file, as for [`load_original_checkpoint`].
+        weights, config_file, recipe: As for [`load_original_checkpoint`].
         output_dir: The directory to write; must be empty or not exist.
-        config_file: The detectron2 YAML, as for [`load_original_checkpoint`].
-        recipe: The name of a recipe, in place of `config_file`.
         overwrite: Replace an `output_dir` that holds a model, with everything in it.
 
     Returns:

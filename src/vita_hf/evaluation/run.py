@@ -1,5 +1,6 @@
 """Run a model over a dataset split, and score it during and after a training."""
 
+import json
 import logging
 import shutil
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
+from ..files import RunRecord, write_atomically
 from ..image_processing_vita import VitaVideoProcessor
 from ..inference.offline import segment_video
 from ..inference.options import SegmentationOptions
@@ -16,7 +18,6 @@ from ..modeling_vita import VitaForVideoInstanceSegmentation
 from ..scoring import VisEvaluator
 from ..scoring.coco import score_images
 from ..video.images import image_size
-from .results import ResultStore
 from .splits import Clip, Split, match_categories
 
 logger = logging.getLogger(__name__)
@@ -32,30 +33,29 @@ def segment_split(
     inputs: Mapping[str, Any],
 ) -> Path:
     """
-    Segment the clips of a split that have no results in the folder yet; the processes share them.
+    Segment a split with all processes, and return the path of the `results.json` that the main process writes.
 
-    Args:
-        accelerator: The processes.
-        model: The model, in evaluation mode.
-        processor: Its processor.
-        split: The split.
-        folder: The output folder. All processes share it.
-        top_k: Predictions per clip.
-        inputs: What the results depend on, besides `top_k`; see [`ResultStore`].
+    All processes share the folder. Clips that have results there are skipped: an earlier run in the folder must have
+    had the same `top_k` (predictions per clip) and `inputs` (what else the results depend on).
 
-    Returns:
-        The path of `results.json`, which the main process writes.
+    Raises:
+        FileExistsError: if the folder holds results of other inputs.
     """
     with accelerator.main_process_first():
-        store = ResultStore(folder, {**inputs, "top_k": top_k})
+        record = RunRecord(folder / "run.json", {**inputs, "top_k": top_k})
+        if not record.matches():
+            record.write()
+    parts = {clip.id: folder / "parts" / f"{clip.id}.json" for clip in split.clips}
     share = split.clips[accelerator.process_index :: accelerator.num_processes]
-    unfinished = [clip for clip in share if not store.is_finished(clip)]
+    unfinished = [clip for clip in share if not parts[clip.id].is_file()]
     for clip in tqdm(unfinished, desc="segmenting", unit="clip", disable=not accelerator.is_main_process):
-        store.save(clip, segment_clip(model, processor, clip, split, top_k))
+        write_atomically(parts[clip.id], json.dumps(segment_clip(model, processor, clip, split, top_k)).encode())
     accelerator.wait_for_everyone()
+    results = folder / "results.json"
     if accelerator.is_main_process:
-        store.write_results(split.clips)
-    return folder / "results.json"
+        entries = [entry for part in parts.values() for entry in json.loads(part.read_bytes())]
+        write_atomically(results, json.dumps(entries).encode())
+    return results
 
 
 def segment_clip(

@@ -70,8 +70,6 @@ def read_split(annotations: str | os.PathLike, images: str | os.PathLike) -> Spl
     path, folder = Path(annotations), Path(images)
     if not path.is_file():
         raise FileNotFoundError(f"no such annotation file: {path}")
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder of frames: {folder}")
     file = read_annotations(path, ("ytvis", "coco"))
     # Results do not depend on the ids of annotations.
     if errors := [each for each in file.problems if each.severity == "error" and each.kind != "annotation-id"]:
@@ -110,15 +108,6 @@ def match_categories(id2label: Mapping[Any, str], categories: Mapping[Any, str])
 
     Raises:
         ValueError: if the names differ or, for a model without class names, the numbers of classes.
-
-    Example:
-    ```python
-    >>> from vita_hf.evaluation.splits import match_categories
-
-    >>> match_categories({0: "fox", 1: "giant panda"}, {5: "giant_panda", 9: "Fox"})
-    {0: 9, 1: 5}
-
-    ```
     """
     if all(name == f"LABEL_{label}" for label, name in id2label.items()):
         if len(id2label) != len(categories):
@@ -132,6 +121,3 @@ def match_categories(id2label: Mapping[Any, str], categories: Mapping[Any, str])
             f"{sorted(classes - by_name.keys())[:5]}, only the file {sorted(by_name.keys() - classes)[:5]}"
         )
     return {label: by_name[plain_name(name)] for label, name in id2label.items()}
-
-
-__all__ = ["Clip", "Split", "check_split", "match_categories", "read_split"]
