@@ -258,7 +258,7 @@ def test_script_pushes_shards_and_card_only(prepare, content, tmp_path, monkeypa
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], "expected --dataset with --root, or --annotations with --images"),
+        ([], "one of the arguments --dataset --annotations is required"),
         (["--dataset", "ovis", "--check"], "--dataset: expected --root"),
         (["--annotations", "a.json", "--check"], "--annotations: expected --images"),
         (["--annotations", "a.json", "--images", "f"], "expected --output or --check"),
