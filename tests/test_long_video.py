@@ -24,7 +24,7 @@ def video_part():
 
     def run(frame_queries):
         encoded = encoder(frame_queries, None).last_hidden_state
-        return decoder(encoded, None).query_states[-1]
+        return decoder(encoded, None).intermediate_hidden_states[-1]
 
     return run
 

@@ -19,6 +19,7 @@ Shapes: N videos of T frames, fQ frame queries, vQ video queries, C channels.
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
+from transformers.models.mask2former.modeling_mask2former import Mask2FormerMaskedAttentionDecoderOutput
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, auto_docstring
 from transformers.utils.output_capturing import OutputRecorder, capture_outputs
@@ -26,7 +27,6 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .configuration_vita import VitaConfig
 from .modeling_detector import VitaPreTrainedModel
 from .modeling_layers import VitaAttention, VitaDecoderLayer, VitaLayer
-from .modeling_outputs import VitaDecoderOutput
 
 # Windows that an object-encoder layer takes at once. Bounds the memory of long videos and does not change results.
 _WINDOW_CHUNK = 16
@@ -132,7 +132,7 @@ class VitaObjectDecoder(VitaPreTrainedModel):
     @auto_docstring
     def forward(
         self, encoded_frame_queries: Tensor, frame_mask: Tensor | None, **kwargs: Unpack[TransformersKwargs]
-    ) -> VitaDecoderOutput:
+    ) -> Mask2FormerMaskedAttentionDecoderOutput:
         r"""
         encoded_frame_queries (`torch.Tensor` of shape `(N, T, fQ, C)`):
             The frame queries after the object encoder.
@@ -150,4 +150,4 @@ class VitaObjectDecoder(VitaPreTrainedModel):
         for layer in self.layers:
             hidden_states = layer(hidden_states, keys, values, positions, mask)
             query_states.append(self.layernorm(hidden_states))
-        return VitaDecoderOutput(query_states=tuple(query_states))
+        return Mask2FormerMaskedAttentionDecoderOutput(intermediate_hidden_states=tuple(query_states))

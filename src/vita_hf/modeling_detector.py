@@ -25,6 +25,7 @@ from transformers import AutoBackbone, TimmBackbone
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.mask2former.modeling_mask2former import (
+    Mask2FormerMaskedAttentionDecoderOutput,
     Mask2FormerMaskPredictor,
     Mask2FormerPixelDecoder,
     Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention,
@@ -39,7 +40,6 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 from .backbones import drop_both_branches
 from .configuration_vita import VitaConfig
 from .modeling_layers import VitaAttention, VitaDecoderLayer, VitaLayer
-from .modeling_outputs import VitaDecoderOutput
 from .ops import deformable_attention_from_projections
 
 
@@ -368,7 +368,7 @@ class VitaMaskedDecoder(VitaPreTrainedModel):
         values: list[Tensor],
         level_mask_features: list[Tensor],
         **kwargs: Unpack[TransformersKwargs],
-    ) -> VitaDecoderOutput:
+    ) -> Mask2FormerMaskedAttentionDecoderOutput:
         r"""
         hidden_states (`torch.Tensor` of shape `(N, Q, C)`):
             The learnable queries.
@@ -387,7 +387,7 @@ class VitaMaskedDecoder(VitaPreTrainedModel):
             mask = self.attention_mask(query_states[-1], level_mask_features[level])
             hidden_states = layer(hidden_states, keys[level], values[level], positions, mask)
             query_states.append(self.layernorm(hidden_states))
-        return VitaDecoderOutput(query_states=tuple(query_states))
+        return Mask2FormerMaskedAttentionDecoderOutput(intermediate_hidden_states=tuple(query_states))
 
 
 class VitaTransformerModule(nn.Module):
@@ -407,7 +407,7 @@ class VitaTransformerModule(nn.Module):
 
     def forward(
         self, maps: list[Tensor], mask_features: Tensor, **kwargs: Unpack[TransformersKwargs]
-    ) -> VitaDecoderOutput:
+    ) -> Mask2FormerMaskedAttentionDecoderOutput:
         """Decode the frame queries from the pixel decoder's maps, coarsest first, and mask features."""
         keys, values, level_mask_features = [], [], []
         for level, feature in enumerate(maps):

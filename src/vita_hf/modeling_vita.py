@@ -18,6 +18,8 @@ tokens of neighbouring frames exchange information, and an object decoder gather
 query is one track: a class and, with the frames' mask features, a mask in every frame.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerMLPPredictionHead
@@ -29,13 +31,7 @@ from .configuration_vita import VitaConfig
 from .loss_vita import SetPredictions, VitaLoss
 from .modeling_associator import VitaObjectDecoder, VitaObjectEncoder
 from .modeling_detector import VitaPixelLevelModule, VitaPreTrainedModel, VitaTransformerModule
-from .modeling_outputs import (
-    VitaAssociatorOutput,
-    VitaDetectorOutput,
-    VitaForVideoInstanceSegmentationOutput,
-    VitaModelOutput,
-    recorded_outputs,
-)
+from .modeling_outputs import VitaForVideoInstanceSegmentationOutput, VitaModelOutput
 
 
 @auto_docstring(
@@ -57,7 +53,7 @@ class VitaModel(VitaPreTrainedModel):
 
     def detect(
         self, pixel_values: Tensor, output_all_predictions: bool = False, **kwargs: Unpack[TransformersKwargs]
-    ) -> VitaDetectorOutput:
+    ) -> VitaModelOutput:
         """Run the detector on frames, each on its own.
 
         Args:
@@ -67,8 +63,9 @@ class VitaModel(VitaPreTrainedModel):
         features, pixels, mask_features, maps = self.pixel_level_module(pixel_values)
         decoded = self.transformer_module(maps, mask_features, **kwargs)
         output_hidden_states = kwargs.get("output_hidden_states", self.config.output_hidden_states)
-        return VitaDetectorOutput(
-            frame_states=decoded.query_states if output_all_predictions else decoded.query_states[-1:],
+        states = decoded.intermediate_hidden_states
+        return VitaModelOutput(
+            frame_states=states if output_all_predictions else states[-1:],
             video_mask_features=self.video_mask_projection(pixels),
             mask_features=mask_features,
             encoder_hidden_states=tuple(features) if output_hidden_states else None,
@@ -79,7 +76,7 @@ class VitaModel(VitaPreTrainedModel):
 
     def associate(
         self, frame_queries: Tensor, frame_mask: Tensor | None = None, **kwargs: Unpack[TransformersKwargs]
-    ) -> VitaAssociatorOutput:
+    ) -> VitaModelOutput:
         """Run the video part on the frame queries of whole videos.
 
         Args:
@@ -91,8 +88,11 @@ class VitaModel(VitaPreTrainedModel):
             frame_mask = frame_mask.bool().repeat(layers, 1)
         encoded = self.object_encoder(frame_queries.flatten(0, 1), frame_mask, return_dict=True, **kwargs)
         decoded = self.object_decoder(encoded.last_hidden_state, frame_mask, return_dict=True, **kwargs)
-        return VitaAssociatorOutput(
-            video_states=tuple(states.unflatten(0, (layers, batch)) for states in decoded.query_states),
+        video_states = tuple(states.unflatten(0, (layers, batch)) for states in decoded.intermediate_hidden_states)
+        return VitaModelOutput(
+            last_hidden_state=video_states[-1][-1],
+            video_states=video_states,
+            frame_queries=frame_queries,
             encoded_frame_queries=encoded.last_hidden_state.unflatten(0, (layers, batch)),
             object_encoder_hidden_states=encoded.hidden_states,
             hidden_states=decoded.hidden_states,
@@ -142,25 +142,17 @@ class VitaModel(VitaPreTrainedModel):
         pixel_values = pixel_values_videos.flatten(0, 1)
         chunk_size = len(pixel_values) if self.training else self.config.detector_chunk_size
         # The video part is trained on the detector's last predictions, so all of them are kept there.
-        chunks = [
-            self.detect(chunk, output_all_predictions or layers > 1, **kwargs)
-            for chunk in pixel_values.split(chunk_size)
-        ]
-        detected = chunks[0] if len(chunks) == 1 else concatenate_outputs(chunks)
-        frame_queries = torch.stack(
-            [states.unflatten(0, (batch, frames)) for states in detected.frame_states[-layers:]]
+        keep_all = output_all_predictions or layers > 1
+        detected = concatenate_outputs(
+            [self.detect(chunk, keep_all, **kwargs) for chunk in pixel_values.split(chunk_size)]
         )
-        video = self.associate(frame_queries, frame_mask, **kwargs)
-        return VitaModelOutput(
-            last_hidden_state=video.video_states[-1][-1],
-            video_mask_features=detected.video_mask_features.unflatten(0, (batch, frames)),
-            frame_queries=frame_queries,
-            encoded_frame_queries=video.encoded_frame_queries,
-            video_states=video.video_states,
-            frame_states=detected.frame_states if output_all_predictions else None,
-            mask_features=detected.mask_features if output_all_predictions else None,
-            **recorded_outputs(detected, video),
-        )
+        last_states = detected["frame_states"][-layers:]
+        frame_queries = torch.stack([states.unflatten(0, (batch, frames)) for states in last_states])
+        if not output_all_predictions:
+            del detected["frame_states"], detected["mask_features"]
+        outputs = VitaModelOutput(**detected, **self.associate(frame_queries, frame_mask, **kwargs))
+        outputs.video_mask_features = outputs.video_mask_features.unflatten(0, (batch, frames))
+        return outputs
 
 
 @auto_docstring(custom_intro="VITA with its class, mask and similarity heads, and its losses.")
@@ -259,16 +251,15 @@ class VitaForVideoInstanceSegmentation(VitaPreTrainedModel):
         if output_auxiliary_logits:
             batch, frames = pixel_values_videos.shape[:2]
             auxiliary_logits = list_frame_logits(frame_predictions, (batch, frames))
+        shared = VitaForVideoInstanceSegmentationOutput.__dataclass_fields__
         return VitaForVideoInstanceSegmentationOutput(
             loss=loss,
             loss_dict=loss_dict,
             class_queries_logits=class_logits,
             masks_queries_logits=masks_logits,
             mask_embeddings=mask_embeddings,
-            video_mask_features=outputs.video_mask_features,
-            frame_queries=outputs.frame_queries,
             auxiliary_logits=auxiliary_logits,
-            **recorded_outputs(outputs),
+            **{name: value for name, value in outputs.items() if name in shared},
         )
 
     def predict_frames(self, outputs: VitaModelOutput) -> SetPredictions:
@@ -326,15 +317,15 @@ def check_video_shape(pixel_values_videos: Tensor, frame_mask: Tensor | None) ->
         raise ValueError(f"frame_mask: expected (B, T) = {shape[:2]}, got {tuple(frame_mask.shape)}")
 
 
-def concatenate_outputs(chunks: list[VitaDetectorOutput]) -> VitaDetectorOutput:
+def concatenate_outputs(chunks: list[VitaModelOutput]) -> dict[str, Any]:
     """Join the outputs of chunks of frames, tensor by tensor."""
 
     def join(values: tuple):
         if isinstance(values[0], Tensor):
-            return torch.cat(values)
+            return values[0] if len(values) == 1 else torch.cat(values)
         return None if values[0] is None else tuple(join(tensors) for tensors in zip(*values))
 
-    return VitaDetectorOutput(**{key: join(tuple(chunk[key] for chunk in chunks)) for key in chunks[0]})
+    return {key: join(tuple(chunk[key] for chunk in chunks)) for key in chunks[0]}
 
 
 __all__ = ["VitaForVideoInstanceSegmentation", "VitaModel", "VitaPreTrainedModel"]
