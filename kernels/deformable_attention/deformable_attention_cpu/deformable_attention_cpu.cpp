@@ -1,7 +1,7 @@
 // Multi-scale deformable attention on the CPU.
 //
-// Each (image, query, head) is a weighted sum of rows of `value`: up to 4 corners of levels·points samples. The corners
-// that exist are listed first; summing, and in the backward also scattering, is then a loop without branches.
+// Each (image, query, head) is a weighted sum of rows of `value`: up to 4 corners of levels·points samples. A first pass
+// lists the corners that lie on their maps; the sums, and in the backward also the scattering, need no branches then.
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -12,8 +12,8 @@
 #include <cmath>
 #include <type_traits>
 
+#include "deformable_attention_common/arguments.h"
 #include "deformable_attention_common/exponential.h"
-#include "deformable_attention_common/shapes.h"
 #include "torch-ext/torch_binding.h"
 
 namespace deformable_attention {
@@ -48,88 +48,94 @@ inline T sum_lanes(Vector<T> values) {
   return sum;
 }
 
-// Where samples lie and what they weigh, from the two entry points. `read` gives pixel coordinates
-// ((x, y) pairs, pixel centres at integers) and weights of one head; `write` takes their gradients.
+// Where samples lie and how much they weigh. `start_query` prepares a query. `read` gives the pixel coordinates of one
+// head's samples, (x, y) pairs with pixel centres at integers, and their weights. `write` takes the gradients of both.
+// `per_sample` has two numbers for each sample.
 template <typename T>
-struct Locations {
-  const T *locations, *weights;
-  T *grad_locations, *grad_weights;
+struct Source {
+  using Number = T;
+  const T *coordinates, *weights;
+  T *grad_coordinates = nullptr, *grad_weights = nullptr;
+  std::vector<T> per_sample;
 
-  struct Scratch {
-    std::vector<T> scales;  // (width, height) of every sample's level
-  };
+  explicit Source(const Arguments& arguments)
+      : coordinates(arguments.coordinates.const_data_ptr<T>()),
+        weights(arguments.weights.const_data_ptr<T>()),
+        per_sample(2 * arguments.shapes.samples()) {}
+};
 
-  Scratch scratch(const Shapes& shapes) const {
-    Scratch s;
-    for (const Level& level : shapes.levels) {
-      for (int64_t i = 0; i < shapes.points; ++i) {
-        s.scales.push_back(static_cast<T>(level.width));
-        s.scales.push_back(static_cast<T>(level.height));
+template <typename T>
+struct Locations : Source<T> {
+  // `per_sample`: width and height of the sample's level
+  explicit Locations(const Arguments& arguments) : Source<T>(arguments) {
+    T* to = this->per_sample.data();
+    for (const Level& level : arguments.shapes.levels) {
+      for (int64_t i = 0; i < arguments.shapes.points; ++i) {
+        *to++ = static_cast<T>(level.width);
+        *to++ = static_cast<T>(level.height);
       }
     }
-    return s;
   }
 
-  void start_query(Scratch&, const Shapes&, int64_t, int64_t) const {}
+  void start_query(const Shapes&, int64_t, int64_t) {}
 
-  void read(const Scratch& s, int64_t samples, int64_t head, T* pixels, T* sample_weights) const {
-    const T* from = locations + 2 * head * samples;
+  void read(int64_t samples, int64_t head, T* pixels, T* sample_weights) const {
+    const T *from = this->coordinates + 2 * head * samples, *scales = this->per_sample.data();
     for (int64_t i = 0; i < 2 * samples; ++i) {
-      pixels[i] = from[i] * s.scales[i] - T(0.5);
+      pixels[i] = from[i] * scales[i] - T(0.5);
     }
-    std::copy_n(weights + head * samples, samples, sample_weights);
+    std::copy_n(this->weights + head * samples, samples, sample_weights);
   }
 
-  void write(
-      const Scratch& s, int64_t samples, int64_t head, const T* grad_pixels, const T* grad_sample_weights,
-      const T*) const {
-    T* to = grad_locations + 2 * head * samples;
+  void write(int64_t samples, int64_t head, const T* grad_pixels, const T* grad_sample_weights, const T*) const {
+    const T* scales = this->per_sample.data();
+    T* to = this->grad_coordinates + 2 * head * samples;
     for (int64_t i = 0; i < 2 * samples; ++i) {
-      to[i] = grad_pixels[i] * s.scales[i];
+      to[i] = grad_pixels[i] * scales[i];
     }
-    std::copy_n(grad_sample_weights, samples, grad_weights + head * samples);
+    std::copy_n(grad_sample_weights, samples, this->grad_weights + head * samples);
   }
 };
 
 template <typename T>
-struct Projections {
-  const T *reference_points, *offsets, *logits;
-  int64_t reference_image_stride, reference_query_stride, reference_level_stride;
-  T *grad_offsets, *grad_logits;
+struct Projections : Source<T> {
+  const T* reference_points;
+  int64_t image_stride, query_stride, level_stride;  // of `reference_points`
 
-  struct Scratch {
-    std::vector<T> centres;  // the query's reference point in pixels, for every sample
-  };
-
-  Scratch scratch(const Shapes& shapes) const {
-    return {std::vector<T>(2 * shapes.samples())};
+  // `per_sample`: the query's reference point in pixels of the sample's level
+  explicit Projections(const Arguments& arguments)
+      : Source<T>(arguments), reference_points(arguments.reference_points.const_data_ptr<T>()) {
+    const int64_t levels = arguments.reference_points.size(2);
+    level_stride = levels == 1 ? 0 : 2;
+    query_stride = 2 * levels;
+    image_stride = arguments.reference_points.size(0) == 1 ? 0 : query_stride * arguments.shapes.queries;
   }
 
-  void start_query(Scratch& s, const Shapes& shapes, int64_t image, int64_t query) const {
-    const T* from = reference_points + image * reference_image_stride + query * reference_query_stride;
-    T* to = s.centres.data();
+  void start_query(const Shapes& shapes, int64_t image, int64_t query) {
+    const T* from = reference_points + image * image_stride + query * query_stride;
+    T* to = this->per_sample.data();
     for (const Level& level : shapes.levels) {
       const T x = from[0] * level.width - T(0.5), y = from[1] * level.height - T(0.5);
       for (int64_t i = 0; i < shapes.points; ++i) {
         *to++ = x;
         *to++ = y;
       }
-      from += reference_level_stride;
+      from += level_stride;
     }
   }
 
-  void read(const Scratch& s, int64_t samples, int64_t head, T* pixels, T* sample_weights) const {
-    const T* from = offsets + 2 * head * samples;
+  void read(int64_t samples, int64_t head, T* pixels, T* sample_weights) const {
+    const T *from = this->coordinates + 2 * head * samples, *centres = this->per_sample.data();
     for (int64_t i = 0; i < 2 * samples; ++i) {
-      pixels[i] = from[i] + s.centres[i];
+      pixels[i] = from[i] + centres[i];
     }
-    const T* head_logits = logits + head * samples;
-    T largest = head_logits[0];
+    const T* logits = this->weights + head * samples;
+    T largest = logits[0];
     for (int64_t i = 1; i < samples; ++i) {
-      largest = head_logits[i] > largest ? head_logits[i] : largest;
+      largest = logits[i] > largest ? logits[i] : largest;
     }
     for (int64_t i = 0; i < samples; ++i) {
-      sample_weights[i] = exp_nonpositive(head_logits[i] - largest);
+      sample_weights[i] = exp_nonpositive(logits[i] - largest);
     }
     T sum = 0;
     for (int64_t i = 0; i < samples; ++i) {
@@ -142,14 +148,14 @@ struct Projections {
   }
 
   void write(
-      const Scratch&, int64_t samples, int64_t head, const T* grad_pixels, const T* grad_sample_weights,
+      int64_t samples, int64_t head, const T* grad_pixels, const T* grad_sample_weights,
       const T* sample_weights) const {
-    std::copy_n(grad_pixels, 2 * samples, grad_offsets + 2 * head * samples);
+    std::copy_n(grad_pixels, 2 * samples, this->grad_coordinates + 2 * head * samples);
     T mean = 0;
     for (int64_t i = 0; i < samples; ++i) {
       mean += sample_weights[i] * grad_sample_weights[i];
     }
-    T* to = grad_logits + head * samples;
+    T* to = this->grad_weights + head * samples;
     for (int64_t i = 0; i < samples; ++i) {
       to[i] = sample_weights[i] * (grad_sample_weights[i] - mean);
     }
@@ -284,19 +290,19 @@ void scatter_rows(
   }
 }
 
-template <typename T, template <typename> class Samples>
-void run_forward(const Shapes& shapes, const Samples<T>& source, const T* value, T* out) {
+template <typename Samples, typename T = typename Samples::Number>
+void run_forward(const Shapes& shapes, const Samples& shared_source, const T* value, T* out) {
   const int64_t samples = shapes.samples(), image_size = shapes.length * shapes.heads * shapes.channels;
   at::parallel_for(0, shapes.batch * shapes.queries, 16, [&](int64_t begin, int64_t end) {
-    auto scratch = source.scratch(shapes);
+    Samples source = shared_source;
     std::vector<T> pixels(2 * samples), weights(samples);
     std::vector<Corner<T>> corners(4 * samples + 1);
     for (int64_t query = begin; query < end; ++query) {
       const int64_t image = query / shapes.queries;
-      source.start_query(scratch, shapes, image, query % shapes.queries);
+      source.start_query(shapes, image, query % shapes.queries);
       for (int64_t head = 0; head < shapes.heads; ++head) {
         const int64_t row = query * shapes.heads + head;
-        source.read(scratch, samples, row, pixels.data(), weights.data());
+        source.read(samples, row, pixels.data(), weights.data());
         const int64_t count = list_corners(shapes, head, pixels.data(), weights.data(), corners.data());
         sum_rows(
             value + image * image_size, corners.data(), count, shapes.channels, out + row * shapes.channels);
@@ -306,11 +312,12 @@ void run_forward(const Shapes& shapes, const Samples<T>& source, const T* value,
 }
 
 // Every (image, head) of `grad_value` belongs to one thread: no atomics, and the same sums with any number of threads.
-template <typename T, template <typename> class Samples>
-void run_backward(const Shapes& shapes, const Samples<T>& source, const T* grad, const T* value, T* grad_value) {
+template <typename Samples, typename T = typename Samples::Number>
+void run_backward(
+    const Shapes& shapes, const Samples& shared_source, const T* grad, const T* value, T* grad_value) {
   const int64_t samples = shapes.samples(), image_size = shapes.length * shapes.heads * shapes.channels;
   at::parallel_for(0, shapes.batch * shapes.heads, 1, [&](int64_t begin, int64_t end) {
-    auto scratch = source.scratch(shapes);
+    Samples source = shared_source;
     std::vector<T> pixels(2 * samples), weights(samples), grad_pixels(2 * samples), grad_weights(samples);
     std::vector<T> dots(4 * samples);
     std::vector<Corner<T>> corners(4 * samples + 1);
@@ -320,10 +327,10 @@ void run_backward(const Shapes& shapes, const Samples<T>& source, const T* grad,
       const int64_t end_head = std::min(shapes.heads, first_head + (end - begin));
       begin += end_head - first_head;
       for (int64_t query = 0; query < shapes.queries; ++query) {
-        source.start_query(scratch, shapes, image, query);
+        source.start_query(shapes, image, query);
         for (int64_t head = first_head; head < end_head; ++head) {
           const int64_t row = (image * shapes.queries + query) * shapes.heads + head;
-          source.read(scratch, samples, row, pixels.data(), weights.data());
+          source.read(samples, row, pixels.data(), weights.data());
           const int64_t count = list_corners(shapes, head, pixels.data(), weights.data(), corners.data());
           std::fill(dots.begin(), dots.end(), T(0));
           scatter_rows(
@@ -342,7 +349,7 @@ void run_backward(const Shapes& shapes, const Samples<T>& source, const T* grad,
             grad_pixels[2 * i + 1] = weights[i] * (lower - upper);
             grad_weights[i] = upper + bottom * (lower - upper);
           }
-          source.write(scratch, samples, row, grad_pixels.data(), grad_weights.data(), weights.data());
+          source.write(samples, row, grad_pixels.data(), grad_weights.data(), weights.data());
         }
       }
     }
@@ -354,123 +361,66 @@ at::Tensor widen(const at::Tensor& tensor, at::ScalarType dtype) {
   return tensor.to(dtype).contiguous();
 }
 
-template <typename T>
-Projections<T> make_projections(
-    const Shapes& shapes, const at::Tensor& reference_points, const at::Tensor& offsets, const at::Tensor& logits) {
-  Projections<T> source{};
-  source.reference_points = reference_points.const_data_ptr<T>();
-  source.offsets = offsets.const_data_ptr<T>();
-  source.logits = logits.const_data_ptr<T>();
-  const int64_t levels = reference_points.size(2);
-  source.reference_level_stride = levels == 1 ? 0 : 2;
-  source.reference_query_stride = 2 * levels;
-  source.reference_image_stride = reference_points.size(0) == 1 ? 0 : 2 * levels * shapes.queries;
-  return source;
+Arguments widen(const Arguments& arguments) {
+  const auto dtype = sum_dtype(arguments.value);
+  Arguments wide = arguments;
+  for (at::Tensor* tensor : {&wide.value, &wide.coordinates, &wide.weights}) {
+    *tensor = widen(*tensor, dtype);
+  }
+  if (wide.are_projections()) {
+    wide.reference_points = wide.reference_points.contiguous();
+  }
+  return wide;
 }
 
 template <typename F>
-void with_sum_type(at::ScalarType dtype, const F& run) {
-  if (dtype == at::kDouble) {
-    run(double{});
+void with_source(const Arguments& wide, const F& run) {
+  const auto with_type = [&](auto zero) {
+    using T = decltype(zero);
+    if (wide.are_projections()) {
+      run(Projections<T>(wide));
+    } else {
+      run(Locations<T>(wide));
+    }
+  };
+  if (wide.value.scalar_type() == at::kDouble) {
+    with_type(double{});
   } else {
-    run(float{});
+    with_type(float{});
   }
-}
-
-at::Tensor empty_output(const Shapes& shapes, const at::Tensor& like) {
-  return at::empty({shapes.batch, shapes.queries, shapes.heads * shapes.channels}, like.options());
 }
 
 }  // namespace
 
-at::Tensor forward(
-    const at::Tensor& value,
-    at::IntArrayRef spatial_shapes,
-    const at::Tensor& sampling_locations,
-    const at::Tensor& attention_weights) {
-  const Shapes shapes = check_locations(value, spatial_shapes, sampling_locations, attention_weights);
-  const auto dtype = sum_dtype(value);
-  const at::Tensor rows = widen(value, dtype);
-  const at::Tensor locations = sampling_locations.contiguous(), weights = attention_weights.contiguous();
-  const at::Tensor out = empty_output(shapes, rows);
-  with_sum_type(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const Locations<T> source{locations.const_data_ptr<T>(), weights.const_data_ptr<T>(), nullptr, nullptr};
-    run_forward<T>(shapes, source, rows.const_data_ptr<T>(), out.mutable_data_ptr<T>());
+at::Tensor forward(const Arguments& arguments) {
+  const Arguments wide = widen(arguments);
+  const Shapes& shapes = arguments.shapes;
+  const at::Tensor out =
+      at::empty({shapes.batch, shapes.queries, shapes.heads * shapes.channels}, wide.value.options());
+  with_source(wide, [&](const auto& source) {
+    using T = typename std::decay_t<decltype(source)>::Number;
+    run_forward(shapes, source, wide.value.const_data_ptr<T>(), out.mutable_data_ptr<T>());
   });
-  return out.to(value.scalar_type());
+  return out.to(arguments.value.scalar_type());
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> backward(
-    const at::Tensor& grad,
-    const at::Tensor& value,
-    at::IntArrayRef spatial_shapes,
-    const at::Tensor& sampling_locations,
-    const at::Tensor& attention_weights) {
-  const Shapes shapes = check_locations(value, spatial_shapes, sampling_locations, attention_weights);
-  check_grad(grad, value, shapes);
-  const auto dtype = sum_dtype(value);
-  const at::Tensor rows = widen(value, dtype), grad_rows = widen(grad, dtype);
-  const at::Tensor locations = sampling_locations.contiguous(), weights = attention_weights.contiguous();
-  const at::Tensor grad_value = at::zeros_like(rows);
-  const at::Tensor grad_locations = at::empty(locations.sizes(), locations.options());
-  const at::Tensor grad_weights = at::empty(weights.sizes(), weights.options());
-  with_sum_type(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const Locations<T> source{
-        locations.const_data_ptr<T>(), weights.const_data_ptr<T>(), grad_locations.mutable_data_ptr<T>(),
-        grad_weights.mutable_data_ptr<T>()};
-    run_backward<T>(
-        shapes, source, grad_rows.const_data_ptr<T>(), rows.const_data_ptr<T>(), grad_value.mutable_data_ptr<T>());
+std::tuple<at::Tensor, at::Tensor, at::Tensor> backward(const at::Tensor& grad, const Arguments& arguments) {
+  const Arguments wide = widen(arguments);
+  const at::Tensor wide_grad = widen(grad, wide.value.scalar_type());
+  const at::Tensor grad_value = at::zeros_like(wide.value);
+  const at::Tensor grad_coordinates = at::empty(wide.coordinates.sizes(), wide.coordinates.options());
+  const at::Tensor grad_weights = at::empty(wide.weights.sizes(), wide.weights.options());
+  with_source(wide, [&](auto source) {
+    using T = typename decltype(source)::Number;
+    source.grad_coordinates = grad_coordinates.mutable_data_ptr<T>();
+    source.grad_weights = grad_weights.mutable_data_ptr<T>();
+    run_backward(
+        arguments.shapes, source, wide_grad.const_data_ptr<T>(), wide.value.const_data_ptr<T>(),
+        grad_value.mutable_data_ptr<T>());
   });
-  return {grad_value.to(value.scalar_type()), grad_locations, grad_weights};
-}
-
-at::Tensor forward_from_projections(
-    const at::Tensor& value,
-    at::IntArrayRef spatial_shapes,
-    const at::Tensor& reference_points,
-    const at::Tensor& offsets,
-    const at::Tensor& logits) {
-  const Shapes shapes = check_projections(value, spatial_shapes, reference_points, offsets, logits);
-  const auto dtype = sum_dtype(value);
-  const at::Tensor rows = widen(value, dtype), references = reference_points.contiguous();
-  const at::Tensor wide_offsets = widen(offsets, dtype), wide_logits = widen(logits, dtype);
-  const at::Tensor out = empty_output(shapes, rows);
-  with_sum_type(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const auto source = make_projections<T>(shapes, references, wide_offsets, wide_logits);
-    run_forward<T>(shapes, source, rows.const_data_ptr<T>(), out.mutable_data_ptr<T>());
-  });
-  return out.to(value.scalar_type());
-}
-
-std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_from_projections(
-    const at::Tensor& grad,
-    const at::Tensor& value,
-    at::IntArrayRef spatial_shapes,
-    const at::Tensor& reference_points,
-    const at::Tensor& offsets,
-    const at::Tensor& logits) {
-  const Shapes shapes = check_projections(value, spatial_shapes, reference_points, offsets, logits);
-  check_grad(grad, value, shapes);
-  const auto dtype = sum_dtype(value);
-  const at::Tensor rows = widen(value, dtype), references = reference_points.contiguous();
-  const at::Tensor grad_rows = widen(grad, dtype);
-  const at::Tensor wide_offsets = widen(offsets, dtype), wide_logits = widen(logits, dtype);
-  const at::Tensor grad_value = at::zeros_like(rows);
-  const at::Tensor grad_offsets = at::empty(offsets.sizes(), wide_offsets.options());
-  const at::Tensor grad_logits = at::empty(logits.sizes(), wide_logits.options());
-  with_sum_type(dtype, [&](auto zero) {
-    using T = decltype(zero);
-    auto source = make_projections<T>(shapes, references, wide_offsets, wide_logits);
-    source.grad_offsets = grad_offsets.mutable_data_ptr<T>();
-    source.grad_logits = grad_logits.mutable_data_ptr<T>();
-    run_backward<T>(
-        shapes, source, grad_rows.const_data_ptr<T>(), rows.const_data_ptr<T>(), grad_value.mutable_data_ptr<T>());
-  });
-  const auto narrow = value.scalar_type();
-  return {grad_value.to(narrow), grad_offsets.to(narrow), grad_logits.to(narrow)};
+  return {
+      grad_value.to(arguments.value.scalar_type()), grad_coordinates.to(arguments.coordinates.scalar_type()),
+      grad_weights.to(arguments.weights.scalar_type())};
 }
 
 }  // namespace deformable_attention

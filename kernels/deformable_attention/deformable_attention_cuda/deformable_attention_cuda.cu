@@ -1,9 +1,9 @@
 // Multi-scale deformable attention on CUDA devices.
 //
-// A group of 1 to 32 neighbouring lanes works on one (image, query, head); each lane holds 16 bytes of the head's
-// channels. Lanes first prepare one sample each (coordinates, softmax, validity, address), then the group takes the
-// samples one after the other, handed round by shuffles: address arithmetic is done once, not in every lane.
-// Coordinates and sums are float (double for double); indices fit in 32 bits, see shapes.h.
+// A group of 1 to 32 neighbouring lanes works on one item: an (image, query, head). Each lane holds 16 bytes of the
+// head's channels. Each lane first prepares one sample (coordinates, softmax, validity, address). Then the group takes
+// the samples one by one and shuffles hand them round, so that lanes do not repeat each other's address arithmetic.
+// Coordinates and sums are float (double for double); indices fit in 32 bits, see arguments.h.
 
 #include <ATen/Context.h>
 #include <ATen/core/Tensor.h>
@@ -18,19 +18,13 @@
 #include <algorithm>
 #include <type_traits>
 
-#include "deformable_attention_common/shapes.h"
+#include "deformable_attention_cuda/sources.cuh"
 #include "torch-ext/torch_binding.h"
 
 namespace deformable_attention {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kMaxLevels = 32;
-constexpr int kMaxChannels = 256;
-constexpr unsigned kWarp = 0xffffffffu;
-
-template <typename scalar_t>
-using Sum = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
 
 template <typename scalar_t>
 constexpr int kVector = 16 / sizeof(scalar_t);  // channels a lane holds
@@ -39,153 +33,6 @@ constexpr int kVector = 16 / sizeof(scalar_t);  // channels a lane holds
 template <typename scalar_t>
 struct alignas(16) Pack {
   scalar_t channels[kVector<scalar_t>];
-};
-
-template <typename T>
-struct alignas(2 * sizeof(T)) Pair {
-  T x, y;
-};
-
-struct Problem {
-  int items;  // images · queries · heads
-  int queries, heads, channels, points, samples, rows;
-  int reference_levels;     // 1 or levels
-  int reference_image_step; // queries, or 0 for one set of reference points
-  int heights[kMaxLevels], widths[kMaxLevels], starts[kMaxLevels];
-};
-
-// One item's place in its warp.
-struct Group {
-  int size, lane;
-
-  template <typename T>
-  __device__ T from(T value, int lane_of_group) const {
-    return __shfl_sync(kWarp, value, lane_of_group, size);
-  }
-  template <typename T>
-  __device__ T sum(T value) const {
-    for (int step = size / 2; step > 0; step /= 2) {
-      value += __shfl_xor_sync(kWarp, value, step, size);
-    }
-    return value;
-  }
-  template <typename T>
-  __device__ T max(T value) const {
-    for (int step = size / 2; step > 0; step /= 2) {
-      const T other = __shfl_xor_sync(kWarp, value, step, size);
-      value = other > value ? other : value;
-    }
-    return value;
-  }
-};
-
-// Where a sample lies in pixels (centres at integers) and what it weighs.
-template <typename T>
-struct Position {
-  T x, y, weight;
-};
-
-template <typename T>
-__device__ T exponential(T x) {
-  if constexpr (std::is_same_v<T, double>) {
-    return ::exp(x);
-  } else {
-    return ::expf(x);
-  }
-}
-
-template <typename scalar_t>
-struct Locations {
-  using T = Sum<scalar_t>;
-  const T *locations, *weights;
-  T *grad_locations, *grad_weights;
-
-  struct State {};
-
-  __device__ State start(const Problem&, const Group&, int) const {
-    return {};
-  }
-
-  __device__ Position<T> position(const Problem& p, const State&, int item, int sample, int level) const {
-    const int index = item * p.samples + sample;
-    const Pair<T> location = reinterpret_cast<const Pair<T>*>(locations)[index];
-    return {
-        location.x * p.widths[level] - T(0.5), location.y * p.heights[level] - T(0.5), weights[index]};
-  }
-
-  __device__ void write(const Problem& p, int item, int sample, int level, T grad_x, T grad_y, T grad_weight) const {
-    const int index = item * p.samples + sample;
-    reinterpret_cast<Pair<T>*>(grad_locations)[index] = {grad_x * p.widths[level], grad_y * p.heights[level]};
-    grad_weights[index] = grad_weight;
-  }
-
-  __device__ void finish(const Problem&, const State&, const Group&, int, bool, T) const {}
-};
-
-template <typename scalar_t>
-struct Projections {
-  using T = Sum<scalar_t>;
-  const T* reference_points;
-  const scalar_t *offsets, *logits;
-  scalar_t* grad_offsets;
-  T* grad_logits;  // the weights' gradients until `finish`
-
-  struct State {
-    T largest, scale;
-  };
-
-  __device__ T logit(const Problem& p, int item, int sample) const {
-    return static_cast<T>(logits[item * p.samples + sample]);
-  }
-
-  __device__ T weight(const Problem& p, const State& state, int item, int sample) const {
-    return exponential(logit(p, item, sample) - state.largest) * state.scale;
-  }
-
-  __device__ State start(const Problem& p, const Group& group, int item) const {
-    T largest = logit(p, item, 0);
-    for (int sample = group.lane; sample < p.samples; sample += group.size) {
-      const T other = logit(p, item, sample);
-      largest = other > largest ? other : largest;
-    }
-    largest = group.max(largest);
-    T sum = 0;
-    for (int sample = group.lane; sample < p.samples; sample += group.size) {
-      sum += exponential(logit(p, item, sample) - largest);
-    }
-    return {largest, 1 / group.sum(sum)};
-  }
-
-  __device__ Position<T> position(const Problem& p, const State& state, int item, int sample, int level) const {
-    const int query = item / p.heads % p.queries, image = item / p.heads / p.queries;
-    const int point = (image * p.reference_image_step + query) * p.reference_levels;
-    const Pair<T> centre =
-        reinterpret_cast<const Pair<T>*>(reference_points)[point + (p.reference_levels == 1 ? 0 : level)];
-    const Pair<scalar_t> offset = reinterpret_cast<const Pair<scalar_t>*>(offsets)[item * p.samples + sample];
-    return {
-        static_cast<T>(offset.x) + (centre.x * p.widths[level] - T(0.5)),
-        static_cast<T>(offset.y) + (centre.y * p.heights[level] - T(0.5)),
-        weight(p, state, item, sample)};
-  }
-
-  __device__ void write(const Problem& p, int item, int sample, int, T grad_x, T grad_y, T grad_weight) const {
-    const int index = item * p.samples + sample;
-    reinterpret_cast<Pair<scalar_t>*>(grad_offsets)[index] = {
-        static_cast<scalar_t>(grad_x), static_cast<scalar_t>(grad_y)};
-    grad_logits[index] = grad_weight;
-  }
-
-  // The softmax's derivative needs the weighted mean of all weights' gradients. Each lane reads back what it wrote.
-  __device__ void finish(
-      const Problem& p, const State& state, const Group& group, int item, bool active, T lane_mean) const {
-    const T mean = group.sum(lane_mean);
-    if (active) {
-      for (int sample = group.lane; sample < p.samples; sample += group.size) {
-        T& grad = grad_logits[item * p.samples + sample];
-        grad = weight(p, state, item, sample) * (grad - mean);
-      }
-    }
-  }
 };
 
 enum Corner { kTopLeft = 1, kTopRight = 2, kBottomLeft = 4, kBottomRight = 8 };
@@ -264,8 +111,8 @@ __host__ __device__ constexpr int group_size(int channels) {
   return size;
 }
 
-// What both kernels start with. Every lane of a warp goes through every shuffle: groups past the end repeat the last
-// item and write nothing.
+// The item of a lane. Every lane of a warp takes part in every shuffle: groups past the end repeat the last item and
+// write nothing.
 template <typename scalar_t, int kChannels>
 struct Item {
   Group group;
@@ -286,11 +133,11 @@ struct Item {
   }
 };
 
-// kChannels: channels of a head where known when compiling, else 0.
-template <typename scalar_t, template <typename> class Source, int kChannels>
+// kChannels: channels of a head if known when compiling, else 0.
+template <typename Source, int kChannels, typename scalar_t = typename Source::Scalar>
 __global__ void __launch_bounds__(kThreads) forward_kernel(
     const __grid_constant__ Problem p,
-    const Source<scalar_t> source,
+    const Source source,
     const scalar_t* __restrict__ value,
     scalar_t* __restrict__ out) {
   using T = Sum<scalar_t>;
@@ -340,10 +187,10 @@ __global__ void __launch_bounds__(kThreads) forward_kernel(
   }
 }
 
-template <typename scalar_t, template <typename> class Source, int kChannels>
+template <typename Source, int kChannels, typename scalar_t = typename Source::Scalar>
 __global__ void __launch_bounds__(kThreads) backward_kernel(
     const __grid_constant__ Problem p,
-    const Source<scalar_t> source,
+    const Source source,
     const scalar_t* __restrict__ grad_out,
     const scalar_t* __restrict__ value,
     Sum<scalar_t>* __restrict__ grad_value) {
@@ -409,47 +256,42 @@ __global__ void __launch_bounds__(kThreads) backward_kernel(
   source.finish(p, state, group, self.item, self.active, lane_mean);
 }
 
-Problem make_problem(const Shapes& shapes) {
-  TORCH_CHECK_VALUE(
-      static_cast<int>(shapes.levels.size()) <= kMaxLevels, "spatial_shapes: at most ", kMaxLevels,
-      " levels are supported on CUDA, got ", shapes.levels.size());
-  TORCH_CHECK_VALUE(
-      shapes.channels % 8 == 0 && shapes.channels <= kMaxChannels,
-      "value: on CUDA a head's channels are a multiple of 8 up to ", kMaxChannels, ", got ", shapes.channels);
-  Problem p{};
-  p.items = static_cast<int>(shapes.batch * shapes.queries * shapes.heads);
-  p.queries = static_cast<int>(shapes.queries);
-  p.heads = static_cast<int>(shapes.heads);
-  p.channels = static_cast<int>(shapes.channels);
-  p.points = static_cast<int>(shapes.points);
-  p.samples = static_cast<int>(shapes.samples());
-  p.rows = static_cast<int>(shapes.length);
-  for (size_t i = 0; i < shapes.levels.size(); ++i) {
-    p.heights[i] = static_cast<int>(shapes.levels[i].height);
-    p.widths[i] = static_cast<int>(shapes.levels[i].width);
-    p.starts[i] = static_cast<int>(shapes.levels[i].start);
-  }
-  return p;
-}
-
-// Rows of 16 bytes are read at once: contiguous, and copied where a view starts in between.
-at::Tensor aligned(const at::Tensor& tensor) {
+// Kernels read 16 bytes at once: make tensors contiguous, and copy views that start in between.
+at::Tensor align(const at::Tensor& tensor) {
   const at::Tensor contiguous = tensor.contiguous();
   const bool fits = reinterpret_cast<uintptr_t>(contiguous.const_data_ptr()) % 16 == 0;
   return fits ? contiguous : contiguous.clone();
 }
 
+Arguments align(const Arguments& arguments) {
+  Arguments aligned = arguments;
+  for (at::Tensor* tensor : {&aligned.value, &aligned.reference_points, &aligned.coordinates, &aligned.weights}) {
+    if (tensor->defined()) {
+      *tensor = align(*tensor);
+    }
+  }
+  return aligned;
+}
+
 template <typename F>
-void with_type(at::ScalarType dtype, const F& run) {
-  switch (dtype) {
+void with_source(const Arguments& aligned, const F& run) {
+  const auto with_type = [&](auto zero) {
+    using scalar_t = decltype(zero);
+    if (aligned.are_projections()) {
+      run(Projections<scalar_t>(aligned));
+    } else {
+      run(Locations<scalar_t>(aligned));
+    }
+  };
+  switch (aligned.value.scalar_type()) {
     case at::kDouble:
-      return run(double{});
+      return with_type(double{});
     case at::kHalf:
-      return run(c10::Half{});
+      return with_type(c10::Half{});
     case at::kBFloat16:
-      return run(c10::BFloat16{});
+      return with_type(c10::BFloat16{});
     default:
-      return run(float{});
+      return with_type(float{});
   }
 }
 
@@ -459,149 +301,59 @@ unsigned blocks(const Problem& p) {
   return static_cast<unsigned>((p.items + groups - 1) / groups);
 }
 
-template <typename scalar_t, template <typename> class Source>
-void launch_forward(const Problem& p, const Source<scalar_t>& source, const at::Tensor& value, at::Tensor& out) {
-  const auto kernel = p.channels == 32 ? forward_kernel<scalar_t, Source, 32> : forward_kernel<scalar_t, Source, 0>;
-  kernel<<<blocks<scalar_t>(p), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
-      p, source, value.const_data_ptr<scalar_t>(), out.mutable_data_ptr<scalar_t>());
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-}
-
-template <typename scalar_t, template <typename> class Source>
-void launch_backward(
-    const Problem& p, const Source<scalar_t>& source, const at::Tensor& grad, const at::Tensor& value,
-    at::Tensor& grad_value) {
-  const auto kernel = p.channels == 32 ? backward_kernel<scalar_t, Source, 32> : backward_kernel<scalar_t, Source, 0>;
-  kernel<<<blocks<scalar_t>(p), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
-      p, source, grad.const_data_ptr<scalar_t>(), value.const_data_ptr<scalar_t>(),
-      grad_value.mutable_data_ptr<Sum<scalar_t>>());
-  C10_CUDA_KERNEL_LAUNCH_CHECK();
-}
-
-template <typename scalar_t>
-Projections<scalar_t> make_projections(
-    Problem& p, const at::Tensor& reference_points, const at::Tensor& offsets, const at::Tensor& logits) {
-  p.reference_levels = static_cast<int>(reference_points.size(2));
-  p.reference_image_step = reference_points.size(0) == 1 ? 0 : p.queries;
-  return {
-      reference_points.const_data_ptr<Sum<scalar_t>>(), offsets.const_data_ptr<scalar_t>(),
-      logits.const_data_ptr<scalar_t>(), nullptr, nullptr};
-}
-
-at::Tensor empty_output(const Shapes& shapes, const at::Tensor& value) {
-  return at::empty({shapes.batch, shapes.queries, shapes.heads * shapes.channels}, value.options());
-}
-
-// Half-precision gradients, too, are summed in float.
-at::Tensor zero_grad_value(const at::Tensor& value) {
-  return at::zeros(value.sizes(), value.options().dtype(sum_dtype(value)));
-}
-
 }  // namespace
 
-at::Tensor forward(
-    const at::Tensor& value,
-    at::IntArrayRef spatial_shapes,
-    const at::Tensor& sampling_locations,
-    const at::Tensor& attention_weights) {
-  const Shapes shapes = check_locations(value, spatial_shapes, sampling_locations, attention_weights);
-  const Problem p = make_problem(shapes);
-  const c10::cuda::CUDAGuard guard(value.device());
-  at::Tensor out = empty_output(shapes, value);
+at::Tensor forward(const Arguments& arguments) {
+  const Shapes& shapes = arguments.shapes;
+  const Problem p(arguments);
+  const c10::cuda::CUDAGuard guard(arguments.value.device());
+  const at::Tensor out =
+      at::empty({shapes.batch, shapes.queries, shapes.heads * shapes.channels}, arguments.value.options());
   if (p.items == 0) {
     return out;
   }
-  const at::Tensor rows = aligned(value), locations = aligned(sampling_locations);
-  const at::Tensor weights = aligned(attention_weights);
-  with_type(value.scalar_type(), [&](auto zero) {
-    using scalar_t = decltype(zero);
-    using T = Sum<scalar_t>;
-    const Locations<scalar_t> source{locations.const_data_ptr<T>(), weights.const_data_ptr<T>(), nullptr, nullptr};
-    launch_forward<scalar_t, Locations>(p, source, rows, out);
+  const Arguments aligned = align(arguments);
+  with_source(aligned, [&](const auto& source) {
+    using Source = std::decay_t<decltype(source)>;
+    using scalar_t = typename Source::Scalar;
+    const auto kernel = p.channels == 32 ? forward_kernel<Source, 32> : forward_kernel<Source, 0>;
+    kernel<<<blocks<scalar_t>(p), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
+        p, source, aligned.value.const_data_ptr<scalar_t>(), out.mutable_data_ptr<scalar_t>());
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return out;
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> backward(
-    const at::Tensor& grad,
-    const at::Tensor& value,
-    at::IntArrayRef spatial_shapes,
-    const at::Tensor& sampling_locations,
-    const at::Tensor& attention_weights) {
-  const Shapes shapes = check_locations(value, spatial_shapes, sampling_locations, attention_weights);
-  check_grad(grad, value, shapes);
-  const Problem p = make_problem(shapes);
-  // Sums of floats in whatever order the blocks arrive.
-  at::globalContext().alertNotDeterministic("deformable_attention_backward_cuda");
+std::tuple<at::Tensor, at::Tensor, at::Tensor> backward(const at::Tensor& grad, const Arguments& arguments) {
+  const at::Tensor &value = arguments.value, &coordinates = arguments.coordinates, &weights = arguments.weights;
+  const Problem p(arguments);
+  // Sums of floats in the order in which blocks arrive.
+  at::globalContext().alertNotDeterministic(
+      arguments.are_projections() ? "deformable_attention_from_projections_backward_cuda"
+                                  : "deformable_attention_backward_cuda");
   const c10::cuda::CUDAGuard guard(value.device());
-  at::Tensor grad_value = zero_grad_value(value);
-  const at::Tensor grad_locations = at::empty(sampling_locations.sizes(), sampling_locations.options());
-  const at::Tensor grad_weights = at::empty(attention_weights.sizes(), attention_weights.options());
+  // Half-precision gradients, too, are summed in float.
+  const at::Tensor grad_value = at::zeros(value.sizes(), value.options().dtype(sum_dtype(value)));
+  const at::Tensor grad_coordinates = at::empty(coordinates.sizes(), coordinates.options());
+  const at::Tensor grad_weights = at::empty(weights.sizes(), weights.options().dtype(sum_dtype(value)));
   if (p.items > 0) {
-    const at::Tensor rows = aligned(value), grad_rows = aligned(grad), locations = aligned(sampling_locations);
-    const at::Tensor weights = aligned(attention_weights);
-    with_type(value.scalar_type(), [&](auto zero) {
-      using scalar_t = decltype(zero);
+    const Arguments aligned = align(arguments);
+    const at::Tensor aligned_grad = align(grad);
+    with_source(aligned, [&](auto source) {
+      using Source = decltype(source);
+      using scalar_t = typename Source::Scalar;
       using T = Sum<scalar_t>;
-      const Locations<scalar_t> source{
-          locations.const_data_ptr<T>(), weights.const_data_ptr<T>(), grad_locations.mutable_data_ptr<T>(),
-          grad_weights.mutable_data_ptr<T>()};
-      launch_backward<scalar_t, Locations>(p, source, grad_rows, rows, grad_value);
+      source.grad_coordinates =
+          grad_coordinates.mutable_data_ptr<std::remove_pointer_t<decltype(source.grad_coordinates)>>();
+      source.grad_weights = grad_weights.mutable_data_ptr<T>();
+      const auto kernel = p.channels == 32 ? backward_kernel<Source, 32> : backward_kernel<Source, 0>;
+      kernel<<<blocks<scalar_t>(p), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(
+          p, source, aligned_grad.const_data_ptr<scalar_t>(), aligned.value.const_data_ptr<scalar_t>(),
+          grad_value.mutable_data_ptr<T>());
+      C10_CUDA_KERNEL_LAUNCH_CHECK();
     });
   }
-  return {grad_value.to(value.scalar_type()), grad_locations, grad_weights};
-}
-
-at::Tensor forward_from_projections(
-    const at::Tensor& value,
-    at::IntArrayRef spatial_shapes,
-    const at::Tensor& reference_points,
-    const at::Tensor& offsets,
-    const at::Tensor& logits) {
-  const Shapes shapes = check_projections(value, spatial_shapes, reference_points, offsets, logits);
-  Problem p = make_problem(shapes);
-  const c10::cuda::CUDAGuard guard(value.device());
-  at::Tensor out = empty_output(shapes, value);
-  if (p.items == 0) {
-    return out;
-  }
-  const at::Tensor rows = aligned(value), references = aligned(reference_points);
-  const at::Tensor own_offsets = aligned(offsets), own_logits = aligned(logits);
-  with_type(value.scalar_type(), [&](auto zero) {
-    using scalar_t = decltype(zero);
-    const auto source = make_projections<scalar_t>(p, references, own_offsets, own_logits);
-    launch_forward<scalar_t, Projections>(p, source, rows, out);
-  });
-  return out;
-}
-
-std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_from_projections(
-    const at::Tensor& grad,
-    const at::Tensor& value,
-    at::IntArrayRef spatial_shapes,
-    const at::Tensor& reference_points,
-    const at::Tensor& offsets,
-    const at::Tensor& logits) {
-  const Shapes shapes = check_projections(value, spatial_shapes, reference_points, offsets, logits);
-  check_grad(grad, value, shapes);
-  Problem p = make_problem(shapes);
-  at::globalContext().alertNotDeterministic("deformable_attention_from_projections_backward_cuda");
-  const c10::cuda::CUDAGuard guard(value.device());
-  at::Tensor grad_value = zero_grad_value(value);
-  const at::Tensor grad_offsets = at::empty(offsets.sizes(), offsets.options());
-  const at::Tensor grad_logits = at::empty(logits.sizes(), logits.options().dtype(sum_dtype(value)));
-  if (p.items > 0) {
-    const at::Tensor rows = aligned(value), grad_rows = aligned(grad), references = aligned(reference_points);
-    const at::Tensor own_offsets = aligned(offsets), own_logits = aligned(logits);
-    with_type(value.scalar_type(), [&](auto zero) {
-      using scalar_t = decltype(zero);
-      auto source = make_projections<scalar_t>(p, references, own_offsets, own_logits);
-      source.grad_offsets = grad_offsets.mutable_data_ptr<scalar_t>();
-      source.grad_logits = grad_logits.mutable_data_ptr<Sum<scalar_t>>();
-      launch_backward<scalar_t, Projections>(p, source, grad_rows, rows, grad_value);
-    });
-  }
-  return {grad_value.to(value.scalar_type()), grad_offsets, grad_logits.to(value.scalar_type())};
+  return {grad_value.to(value.scalar_type()), grad_coordinates, grad_weights.to(weights.scalar_type())};
 }
 
 }  // namespace deformable_attention

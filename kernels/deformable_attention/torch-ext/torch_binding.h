@@ -4,35 +4,14 @@
 
 #include <tuple>
 
-// One set of functions for each device; the build picks the file that defines them.
+#include "deformable_attention_common/arguments.h"
+
+// Each device has a file that defines these functions; the build picks one. The operators check their arguments first.
 namespace deformable_attention {
 
-at::Tensor forward(
-    const at::Tensor& value,
-    at::IntArrayRef spatial_shapes,
-    const at::Tensor& sampling_locations,
-    const at::Tensor& attention_weights);
+at::Tensor forward(const Arguments& arguments);
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> backward(
-    const at::Tensor& grad,
-    const at::Tensor& value,
-    at::IntArrayRef spatial_shapes,
-    const at::Tensor& sampling_locations,
-    const at::Tensor& attention_weights);
-
-at::Tensor forward_from_projections(
-    const at::Tensor& value,
-    at::IntArrayRef spatial_shapes,
-    const at::Tensor& reference_points,
-    const at::Tensor& offsets,
-    const at::Tensor& logits);
-
-std::tuple<at::Tensor, at::Tensor, at::Tensor> backward_from_projections(
-    const at::Tensor& grad,
-    const at::Tensor& value,
-    at::IntArrayRef spatial_shapes,
-    const at::Tensor& reference_points,
-    const at::Tensor& offsets,
-    const at::Tensor& logits);
+// Gradients of the value, the coordinates and the weights.
+std::tuple<at::Tensor, at::Tensor, at::Tensor> backward(const at::Tensor& grad, const Arguments& arguments);
 
 }  // namespace deformable_attention

@@ -67,14 +67,15 @@ def build(backend: str, arches: Sequence[str] = (), retry: bool = False, namespa
     namespace = namespace or NAMESPACES[backend]
     command, target = cpp_command() if backend == "cpp" else cuda_command(arches)
     command.append(f"-DTORCH_EXTENSION_NAME={namespace}")
+    device = "cpu" if backend == "cpp" else "cuda"
+    folders = [root / name for name in ("torch-ext", "deformable_attention_common", f"deformable_attention_{device}")]
+    files = sorted(path for folder in (*folders, *rle) for path in folder.iterdir() if path.is_file())
+    sources = [path for path in files if path.suffix in (".cpp", ".cu")]
     key = hashlib.sha256()
     for part in (torch.__version__, target, *command):
         key.update(part.encode() + b"\0")
-    for path in sorted(path for folder in (root, *rle) for path in folder.rglob("*")):
-        if path.suffix in (".h", ".cuh", ".cpp", ".cu"):
-            key.update(str(path.relative_to(root.parent)).encode() + b"\0" + path.read_bytes() + b"\0")
-    folders = (root / "torch-ext", root / f"deformable_attention_{'cpu' if backend == 'cpp' else 'cuda'}", *rle)
-    sources = sorted(path for folder in folders for path in folder.iterdir() if path.suffix in (".cpp", ".cu"))
+    for path in files:
+        key.update(str(path.relative_to(root.parent)).encode() + b"\0" + path.read_bytes() + b"\0")
     command += [f"-I{root}", f"-I{root / 'torch-ext'}", *map(str, sources), *link_flags(backend)]
 
     folder = cache_dir()

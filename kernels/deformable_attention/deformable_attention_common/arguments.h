@@ -1,4 +1,4 @@
-// Sizes of one call, checked before any kernel starts.
+// The arguments of one call, checked before any kernel starts.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -6,12 +6,13 @@
 
 #include <cstdint>
 #include <limits>
+#include <utility>
 #include <vector>
 
 namespace deformable_attention {
 
 struct Level {
-  int64_t height, width, start;  // start: the level's first row of `value`
+  int64_t height, width, start;  // start: first row of the level in `value`
 };
 
 struct Shapes {
@@ -21,11 +22,23 @@ struct Shapes {
   int64_t samples() const { return static_cast<int64_t>(levels.size()) * points; }
 };
 
-// Offsets inside a tensor are 32-bit on the GPU; the same limit everywhere keeps backends interchangeable.
+// Arguments of either operator.
+struct Arguments {
+  at::Tensor value;
+  at::Tensor reference_points;  // undefined if `coordinates` are locations
+  at::Tensor coordinates;       // (N, Q, heads, levels, points, 2): sampling locations, or offsets from reference points
+  at::Tensor weights;           // (N, Q, heads, levels, points): attention weights, or their logits
+  Shapes shapes;
+
+  bool are_projections() const { return reference_points.defined(); }
+};
+
+constexpr int64_t kMaxElements = std::numeric_limits<int32_t>::max();
+
+// GPUs index tensors with 32 bits. All backends have this limit, so that they are interchangeable.
 inline void check_size(const at::Tensor& tensor, const char* name) {
   TORCH_CHECK_VALUE(
-      tensor.numel() <= std::numeric_limits<int32_t>::max(),
-      name, ": ", tensor.numel(), " elements, at most ", std::numeric_limits<int32_t>::max(),
+      tensor.numel() <= kMaxElements, name, ": ", tensor.numel(), " elements, at most ", kMaxElements,
       " are supported; split the batch");
 }
 
@@ -41,12 +54,12 @@ inline void check_sizes(const at::Tensor& tensor, const char* name, at::IntArray
   TORCH_CHECK_VALUE(tensor.sizes() == expected, name, ": expected shape ", expected, ", got ", tensor.sizes());
 }
 
-// Coordinates and sums are kept in this type.
+// The type of coordinates and sums.
 inline at::ScalarType sum_dtype(const at::Tensor& value) {
   return value.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
-// `coordinates` is (N, Q, heads, levels, points, 2), `weights` the same without the 2.
+// Checks all arguments but the reference points. `dtype` is that of `coordinates` and `weights`.
 inline Shapes check_shapes(
     const at::Tensor& value,
     at::IntArrayRef spatial_shapes,
@@ -87,39 +100,39 @@ inline Shapes check_shapes(
   for (size_t i = 0; i < spatial_shapes.size(); i += 2) {
     const int64_t height = spatial_shapes[i], width = spatial_shapes[i + 1];
     // Bounded before they are multiplied: S is below 2³¹ or value is empty.
-    constexpr int64_t most = std::numeric_limits<int32_t>::max();
     TORCH_CHECK_VALUE(
-        height > 0 && width > 0 && height <= most && width <= most && height * width <= most - start,
-        "spatial_shapes: expected positive sizes of at most ", most, " pixels together, got ", spatial_shapes);
+        height > 0 && width > 0 && height <= kMaxElements && width <= kMaxElements &&
+            height * width <= kMaxElements - start,
+        "spatial_shapes: expected positive sizes of at most ", kMaxElements, " pixels together, got ", spatial_shapes);
     shapes.levels.push_back({height, width, start});
     start += height * width;
   }
   TORCH_CHECK_VALUE(
-      shapes.batch * shapes.queries * shapes.heads * shapes.channels <= std::numeric_limits<int32_t>::max(),
-      "the output would have more than ", std::numeric_limits<int32_t>::max(), " elements; split the batch");
+      shapes.batch * shapes.queries * shapes.heads * shapes.channels <= kMaxElements,
+      "the output would have more than ", kMaxElements, " elements; split the batch");
   TORCH_CHECK_VALUE(
       start == value.size(1), "spatial_shapes: ", spatial_shapes, " are ", start, " pixels, value has ",
       value.size(1), " rows");
   return shapes;
 }
 
-inline Shapes check_locations(
+inline Arguments check_locations(
     const at::Tensor& value,
     at::IntArrayRef spatial_shapes,
     const at::Tensor& locations,
     const at::Tensor& weights) {
-  return check_shapes(
+  Shapes shapes = check_shapes(
       value, spatial_shapes, locations, "sampling_locations", weights, "attention_weights", sum_dtype(value));
+  return {value, {}, locations, weights, std::move(shapes)};
 }
 
-inline Shapes check_projections(
+inline Arguments check_projections(
     const at::Tensor& value,
     at::IntArrayRef spatial_shapes,
     const at::Tensor& reference_points,
     const at::Tensor& offsets,
     const at::Tensor& logits) {
-  const Shapes shapes =
-      check_shapes(value, spatial_shapes, offsets, "offsets", logits, "logits", value.scalar_type());
+  Shapes shapes = check_shapes(value, spatial_shapes, offsets, "offsets", logits, "logits", value.scalar_type());
   check_alike(reference_points, "reference_points", sum_dtype(value), value);
   const int64_t levels = static_cast<int64_t>(shapes.levels.size());
   TORCH_CHECK_VALUE(
@@ -128,11 +141,12 @@ inline Shapes check_projections(
           (reference_points.size(2) == 1 || reference_points.size(2) == levels) && reference_points.size(3) == 2,
       "reference_points: expected (", shapes.batch, " or 1, ", shapes.queries, ", ", levels, " or 1, 2), got shape ",
       reference_points.sizes());
-  return shapes;
+  return {value, reference_points, offsets, logits, std::move(shapes)};
 }
 
-inline void check_grad(const at::Tensor& grad, const at::Tensor& value, const Shapes& shapes) {
-  check_alike(grad, "grad", value.scalar_type(), value);
+inline void check_grad(const at::Tensor& grad, const Arguments& arguments) {
+  const Shapes& shapes = arguments.shapes;
+  check_alike(grad, "grad", arguments.value.scalar_type(), arguments.value);
   check_sizes(grad, "grad", {shapes.batch, shapes.queries, shapes.heads * shapes.channels});
 }
 
