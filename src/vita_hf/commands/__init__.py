@@ -1,7 +1,6 @@
-"""The commands of `vita-hf`, one module each.
+"""The commands of `vita-hf`, one module each; `main.COMMANDS` lists them.
 
-A module defines `add_arguments(parser)`, which also sets the parser's description and examples, and `run(args)`, which
-returns an exit code or None. `main.COMMANDS` lists the commands with a one-line summary each.
+A module defines `add_arguments(parser)` and `run(args)`, which returns an exit code or None.
 """
 
 import torch

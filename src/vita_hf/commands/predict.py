@@ -56,8 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json-only", action="store_true", help="write only results.json, no pictures")
 
     add = parser.add_argument_group("tracks").add_argument
-    lowest = SegmentationOptions.threshold
-    add("--threshold", type=float, default=lowest, help="lowest score of a track (default: %(default)s)")
+    add("--threshold", type=float, default=SegmentationOptions.threshold, help="lowest score (default: %(default)s)")
     add("--top-k", type=int, metavar="K", help="the most tracks of a video (default: all)")
     several_labels = "allow several labels per track: the rule for metrics, together with --threshold 0 --top-k 10"
     add("--several-labels", dest="one_label_per_query", action="store_false", help=several_labels)
@@ -75,13 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
     add("--compile", action="store_true", help="compile the detector: pays for many or long videos")
     add("--chunk-size", type=int, metavar="N", help="frames that the detector takes at once (default: the model's)")
-    add(
-        "--mask-features",
-        choices=get_args(MaskFeatures),
-        default=SegmentationOptions.mask_features,
-        help="where to keep mask features until masks are computed: device and recompute (a second pass) are exact, "
-        "host and disk round to half precision, auto takes the first that has room (default: %(default)s)",
-    )
+    kept = "where to keep mask features: host and disk round them, recompute takes a second pass (default: %(default)s)"
+    add("--mask-features", choices=get_args(MaskFeatures), default=SegmentationOptions.mask_features, help=kept)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -42,8 +42,7 @@ def load_original_checkpoint(
         ValueError: if the file holds more than tensors and plain values, if the config describes a network that this
             package cannot represent, or if names or shapes do not fit; the message lists all of them.
     """
-    config, *_ = _network(config_file, recipe)
-    return _load(weights, config)
+    return _load(weights, _network(config_file, recipe)[0])
 
 
 def convert_checkpoint(

@@ -160,7 +160,8 @@ def _swin_config(cfg: Mapping[str, Any]) -> SwinConfig:
     fields = _fields(cfg, "swin_fields")
     if len(fields["depths"]) != 4:
         raise ValueError(f"MODEL.SWIN.DEPTHS: expected four stages, got {fields['depths']!r}")
-    return SwinConfig(out_features=["stage1", "stage2", "stage3", "stage4"], **fields)
+    fields["out_features"] = ["stage1", "stage2", "stage3", "stage4"]
+    return SwinConfig(**fields)
 
 
 def processor_from_detectron2(cfg: Mapping[str, Any]) -> VitaVideoProcessor:

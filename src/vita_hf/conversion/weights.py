@@ -26,10 +26,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch raises errors of many types for files of other formats
         if match := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            reason = (
-                f"it holds Python objects ({match[1]}) beside tensors and plain values, and reading those can run "
-                "code; if you trust it, save its state dict alone with torch.save"
-            )
+            reason = f"it holds Python objects ({match[1]}), which can run code; if trusted, save only its state dict"
         else:
             reason = f"not a PyTorch checkpoint, or a damaged one ({type(error).__name__})"
         raise ValueError(f"{path}: refused: {reason}") from error

@@ -51,21 +51,6 @@ def read_split(annotations: str | os.PathLike, images: str | os.PathLike) -> Spl
     Raises:
         FileNotFoundError: if the file, the folder or frames are missing.
         AnnotationError: if the json is malformed; the message names the place of each problem.
-
-    Example:
-    ```python
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> from vita_hf.data.synthetic import write_synthetic_dataset
-    >>> from vita_hf.evaluation.splits import read_split
-
-    >>> folder = Path(tempfile.mkdtemp(), "split")
-    >>> annotations = write_synthetic_dataset(folder, seed=0, videos=2, length=3)
-    >>> split = read_split(annotations, folder / "JPEGImages")
-    >>> len(split.clips), len(split.clips[0].frames), split.categories[1]
-    (2, 3, 'disc')
-
-    ```
     """
     path, folder = Path(annotations), Path(images)
     if not path.is_file():
