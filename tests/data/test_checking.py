@@ -94,7 +94,7 @@ FAULTS = {
     ),
     "video id twice": (
         lambda c, f: c["videos"].append({**c["videos"][0]}),
-        ("duplicate-id", 1, None, None, "an earlier entry of `videos` has the same id"),
+        ("duplicate-id", 1, None, None, "an earlier entry has the same id 1"),
     ),
     "annotation id twice": (
         lambda c, f: c["annotations"][5].update(id=11),
@@ -102,7 +102,7 @@ FAULTS = {
     ),
     "category id twice": (
         lambda c, f: c["categories"].append({"id": 2, "name": "cube"}),
-        ("duplicate-id", None, None, None, "an earlier category has the id 2"),
+        ("duplicate-id", None, None, None, "an earlier entry has the same id 2"),
     ),
     "segmentation of another kind": (
         lambda c, f: mask_of(c, "mask"),
@@ -181,7 +181,7 @@ def test_all_faults_at_once(content, tmp_path):
     for fault in together:
         FAULTS[fault][0](content, tmp_path / "frames")
     path = write(tmp_path / "train.json", content)
-    kinds = [problem.kind for problem in check_annotations(path, tmp_path / "frames", progress=False, threads=2)]
+    kinds = [problem.kind for problem in check_annotations(path, tmp_path / "frames", progress=False)]
     assert kinds == ["length", "unknown-video", "polygon", "frame-missing", "frame-size"]
     assert {KINDS[kind] for kind in kinds} == {"error", "warning"}
 

@@ -168,10 +168,10 @@ def update(**values):
         (lambda c: c.update(annotations={}), "`annotations`: expected a list, got {}"),
         (lambda c: c.update(videos=[]), "`videos`: expected a list of at least one, got []"),
         (lambda c: c.pop("categories"), "`categories`: expected a list of at least one"),
-        (lambda c: c["videos"].append({}), "videos[2]: expected an object with an `id`, got {}"),
+        (lambda c: c["videos"].append({}), "videos[2]: `id`: expected an integer, got None"),
         (
             lambda c: c["videos"].append(dict(c["videos"][0])),
-            "videos[2] (video 1): an earlier entry of `videos` has the same id",
+            "videos[2] (video 1): an earlier entry has the same id 1",
         ),
         (
             lambda c: c["videos"][0].update(height=0),
@@ -181,8 +181,8 @@ def update(**values):
             lambda c: c["videos"][0].update(height=10**5, width=10**5),
             "frames of more than 536870912 pixels cannot be read",
         ),
-        (lambda c: c["categories"].append({"name": "x"}), "categories[2]: expected an object with an `id`"),
-        (lambda c: c["categories"].append({"id": 1}), "categories[2]: an earlier category has the id 1"),
+        (lambda c: c["categories"].append({"name": "x"}), "categories[2]: `id`: expected an integer, got None"),
+        (lambda c: c["categories"].append({"id": 1}), "categories[2]: an earlier entry has the same id 1"),
     ],
 )
 def test_annotations(change, message):

@@ -24,7 +24,6 @@ def check_annotations(
     *,
     form: str = "ytvis",
     dataset: str | None = None,
-    threads: int | None = None,
     progress: bool = True,
 ) -> list[Problem]:
     """
@@ -38,7 +37,6 @@ def check_annotations(
         form: "ytvis" or "coco".
         dataset: "ytvis2019", "ytvis2021", "ovis" or "coco": the dataset whose categories the file must have. None: any
             categories.
-        threads: The number of threads that decode frames; by default a few more than there are cores.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -85,7 +83,7 @@ def check_annotations(
             message = "every annotated object is a crowd, or there is none: training leaves it out"
             problems.append(Problem("no-annotations", message, file.path, video.entry, video.id))
     with tqdm(total=sum(len(row["frames"]) for row, _ in rows), unit="frame", disable=not progress) as bar:
-        problems += _check_frames(rows, file, threads, bar)
+        problems += _check_frames(rows, file, bar)
     return problems
 
 
@@ -103,9 +101,7 @@ def _check_masks(row: dict[str, Any], video: Video, file: AnnotationFile) -> Ite
                 yield Problem("rle-corrupt", message, *place)
 
 
-def _check_frames(
-    rows: list[tuple[dict, Video]], file: AnnotationFile, threads: int | None, bar: tqdm
-) -> Iterator[Problem]:
+def _check_frames(rows: list[tuple[dict, Video]], file: AnnotationFile, bar: tqdm) -> Iterator[Problem]:
     """Yield a problem for every frame that cannot be decoded."""
 
     def check(place: tuple[dict, Video, int]) -> Problem | None:
@@ -118,7 +114,7 @@ def _check_frames(
         return None
 
     places = ((row, video, t) for row, video in rows for t in range(len(row["frames"])))
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor() as pool:
         while batch := list(islice(places, _BATCH)):
             for problem in pool.map(check, batch):
                 bar.update()

@@ -85,17 +85,13 @@ def read_coco(
     Read COCO's instances, or own data in their form: one row per image, a video of one frame.
 
     Args:
-        annotations: The json file with `images`, `annotations` and `categories`.
-        images: The folder that each `file_name` is relative to.
+        annotations, images, skip_broken, cache_dir, name: As in [`read_ytvis`].
         target: The classes of the labels. "coco": COCO's 80. "ytvis2019", "ytvis2021" or "ovis": the video dataset's,
             by [`categories.COCO_TO_DATASET`]; annotations of other categories are dropped. None: the file's own
             categories, by ascending id.
-        skip_broken, cache_dir: As in [`read_ytvis`].
-        name: The dataset's name; by default "coco", or the name of the file for `target=None`.
 
     Raises:
-        FileNotFoundError: if the file or the images are missing.
-        AnnotationError: if the annotations have errors; a `ValueError` that names the place of each.
+        FileNotFoundError, AnnotationError: as in [`read_ytvis`].
     """
     if target not in (None, "coco", *COCO_TO_DATASET):
         raise ValueError(f"target: expected None, 'coco' or one of {', '.join(COCO_TO_DATASET)}, got {target!r}")

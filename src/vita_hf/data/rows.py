@@ -5,9 +5,9 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..ops.rle import compress, read_segmentation
+from ..ops.rle import compress, read_segmentation, shorten
 from .annotations import Annotation, AnnotationFile, Problem, Video
-from .annotations.values import is_finite, is_id, shorten
+from .annotations.values import is_finite, is_id
 
 
 def make_row(

@@ -9,15 +9,15 @@ import numpy as np
 
 from ..data.annotations import InvalidInputError
 from ..data.annotations.values import some
-from . import reports
 from .ground_truth import GroundTruth, ScoredVideo
-from .matching import CategoryScores, Detections
+from .matching import Detections
 from .predictions import CheckedPredictions, Predictions, load_predictions, measure_video
+from .reports import ScoreReports
 
 logger = logging.getLogger(__name__)
 
 
-class VisEvaluator:
+class VisEvaluator(ScoreReports):
     """
     Scores predicted tracks against annotated ones.
 
@@ -52,10 +52,8 @@ class VisEvaluator:
     """
 
     def __init__(self, references: str | os.PathLike | dict | list):
-        self.ground_truth = GroundTruth(references)
+        super().__init__(GroundTruth(references))
         self._unannotated: dict[Any, ScoredVideo] = {}
-        self._detections: dict[Any, dict[Any, Detections]] = {}
-        self._counts: dict[Any, Counter] = {}
         self._hashes: dict[Any, set[int]] = {}
         self._fingerprint: str | None = None
 
@@ -85,10 +83,10 @@ class VisEvaluator:
         self._unannotated.update(checked.new_videos)
         repeated: list[str] = []
         for key, measures in measured.items():
-            known = self._detections.setdefault(key, {})
+            known = self.detections.setdefault(key, {})
             for category, detections in measures.detections.items():
                 known[category] = known[category].join(detections) if category in known else detections
-            self._counts.setdefault(key, Counter()).update(measures.counts)
+            self.counts.setdefault(key, Counter()).update(measures.counts)
             hashes = self._hashes.setdefault(key, set())
             for entry, track in measures.hashes:
                 if track in hashes:
@@ -104,25 +102,13 @@ class VisEvaluator:
 
     def forget(self, video_id: Any) -> None:
         """Remove a video's predictions, for example before adding them once more."""
-        for table in (self._detections, self._counts, self._hashes):
+        for table in (self.detections, self.counts, self._hashes):
             table.pop(video_id, None)
 
     @property
     def num_predictions(self) -> int:
         """The number of predictions added or merged so far."""
-        return sum(counts["predictions"] for counts in self._counts.values())
-
-    def ious(self, video_id: Any, category_id: Any) -> np.ndarray:
-        """
-        Return the IoUs of a video's predictions of a category with its objects.
-
-        Returns:
-            Float64 array (D, G): the up to 100 best predictions, best first, and the objects in the file's order.
-        """
-        detections = self._detections.get(video_id, {}).get(category_id)
-        if detections is None:
-            return np.zeros((0, len(self.ground_truth.videos[video_id].instances.get(category_id, ()))))
-        return detections.ious.copy()
+        return sum(counts["predictions"] for counts in self.counts.values())
 
     def state(self) -> dict[str, Any]:
         """
@@ -134,8 +120,8 @@ class VisEvaluator:
         if self._fingerprint is None:
             self._fingerprint = self.ground_truth.fingerprint()
         videos = {
-            key: {"counts": dict(self._counts[key]), "detections": {c: tuple(each) for c, each in by_category.items()}}
-            for key, by_category in self._detections.items()
+            key: {"counts": dict(self.counts[key]), "detections": {c: tuple(each) for c, each in by_category.items()}}
+            for key, by_category in self.detections.items()
         }
         return {"references": self._fingerprint, "videos": videos}
 
@@ -164,57 +150,14 @@ class VisEvaluator:
                 )
             for key, content in state["videos"].items():
                 detections = {category: Detections(*arrays) for category, arrays in content["detections"].items()}
-                if key not in self._detections:
-                    self._detections[key], self._counts[key] = detections, Counter(content["counts"])
-                elif not _are_equal(self._detections[key], detections):
+                if key not in self.detections:
+                    self.detections[key], self.counts[key] = detections, Counter(content["counts"])
+                elif not _are_equal(self.detections[key], detections):
                     raise ValueError(
                         f"video {key} has different predictions in two states: all predictions of a video must be "
                         "added in one process"
                     )
         return self
-
-    def compute(self) -> dict[str, Any]:
-        """
-        Score everything added or merged so far. More can be added afterwards.
-
-        Returns:
-            Fractions in [0, 1], or −1 if the annotations have no object to find: `AP`, `AP50`, `AP75`, `APs`, `APm`,
-            `APl`, `AR1`, `AR10`, `AR100`, `ARs`, `ARm`, `ARl`; `AP_slight`, `AP_moderate` and `AP_heavy` if any
-            annotation has `occlusion`; and `per_category`, the AP by category name.
-        """
-        result = reports.summarize(self.ground_truth, self._score_categories())
-        if result["AP"] <= 0:
-            logger.warning("AP is %g: %s", result["AP"], self.explain_zero())
-        return result
-
-    def category_table(self) -> list[dict[str, Any]]:
-        """
-        Return a row for each category.
-
-        Returns:
-            Dicts of `id`, `name`, `objects` (crowds left out), `predictions` (those that can count, at most 100 per
-            video), and the twelve numbers of `compute`.
-        """
-        return reports.category_table(self.ground_truth, self._detections, self._score_categories())
-
-    def video_table(self) -> list[dict[str, Any]]:
-        """
-        Return a row for each video, the worst first and those without objects last.
-
-        Returns:
-            Dicts of `id`, `objects` (crowds left out), `predictions`, `AP` (of this video alone, over the categories of
-            its objects) and `mean_best_iou` (the mean, over the objects, of the best IoU with a prediction of the same
-            category). Both scores are −1 without any object.
-        """
-        return reports.video_table(self.ground_truth, self._detections, self._counts)
-
-    def explain_zero(self) -> str:
-        """Explain an AP of 0 or −1, as far as the input shows the reason."""
-        return reports.explain_zero(self.ground_truth, self._detections, self._counts)
-
-    def _score_categories(self) -> dict[Any, CategoryScores]:
-        videos = {*self.ground_truth.videos, *self._detections}
-        return reports.score_categories(self.ground_truth, self._detections, videos)
 
 
 def _are_equal(first: dict[Any, Detections], second: dict[Any, Detections]) -> bool:

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..data.annotations import InvalidInputError, Problem, load_json
 from ..data.annotations.reader import infer_size
-from ..data.annotations.values import is_finite, is_id, is_list, shorten, some
-from ..ops.rle import DecodedTracks, RleError, decode_tracks, intersections
+from ..data.annotations.values import is_finite, is_id, is_list, some
+from ..ops.rle import DecodedTracks, RleError, decode_tracks, intersections, shorten
 from .ground_truth import GroundTruth, ScoredVideo
 from .matching import MAX_DETECTIONS, Detections
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .values import shorten
+from ...ops.rle import shorten
 
 MAX_LISTED = 20
 
@@ -29,7 +29,7 @@ KINDS = {
     "frame-unreadable": "error",
     "frame-size": "error",
 }
-"""Every kind of problem and its severity in training.
+"""Every kind of problem and its severity in training: an error stops it, or costs the video with `skip_broken`.
 
 Scoring is less strict about some ("id" and "annotation-id": not a 64-bit integer; "category-name"; "frame-names") and
 stricter about others: the annotation id 0, which official scorers read as "unmatched", malformed `areas` and
@@ -44,7 +44,7 @@ class Problem:
 
     Attributes:
         kind: One of the names in [`KINDS`].
-        message: What was read and what was expected; begins with the field's name where that is not obvious.
+        message: What was read and what was expected.
         file: The path of the file; None for data in memory.
         entry: The entry of the file's tables, like "annotations[3]".
         video_id: The id of the video, or of COCO's image.
@@ -64,7 +64,6 @@ class Problem:
 
     @property
     def severity(self) -> str:
-        """Severity in training: an "error" stops it, or costs the video with `skip_broken`; a "warning" does not."""
         return KINDS[self.kind]
 
     def __str__(self) -> str:
@@ -78,12 +77,7 @@ class Problem:
 
 
 class InvalidInputError(ValueError):
-    """
-    Annotations or predictions that cannot be used. The message lists the first 20 problems.
-
-    Attributes:
-        problems: All problems.
-    """
+    """Annotations or predictions that cannot be used; `problems` has all problems, the message the first 20."""
 
     def __init__(self, problems: Sequence[Problem]):
         self.problems = list(problems)
@@ -97,4 +91,4 @@ class InvalidInputError(ValueError):
 
 
 class AnnotationError(InvalidInputError):
-    """Annotations that cannot be used; see [`InvalidInputError`]."""
+    """Annotations that cannot be used."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ...ops.rle import MAX_PIXELS
+from ...ops.rle import MAX_PIXELS, shorten
 from .problems import AnnotationError, InvalidInputError, Problem
-from .values import id_order, is_finite, is_id, is_integer, is_list, shorten, some
+from .values import id_order, is_finite, is_id, is_integer, is_list, some
 
 FORMS = {
     "ytvis": "an object with the list 'videos', as in YouTube-VIS and OVIS",
@@ -32,13 +32,10 @@ class Annotation(NamedTuple):
 
     Attributes:
         entry: The place in the file, like "annotations[3]".
-        id: The annotation's id, or None.
-        category_id: The category's id; see [`AnnotationFile.unknown_categories`].
+        id, category_id: The file's ids; `category_id` is checked by [`AnnotationFile.unknown_categories`].
         is_crowd: Whether it stands for a crowd of objects.
-        segmentations: T times None, an RLE or polygons, as they are in the file.
-        boxes: T boxes or None, as they are in the file; None if the file has none.
-        areas: T areas in pixels or None; None if the file has none.
-        occlusion: T times one of `OCCLUSION_LEVELS` or None; None if the file has none.
+        segmentations: T times None, an RLE or polygons, as in the file.
+        boxes, areas, occlusion: T entries each, as in the file; None if the file has no such field.
     """
 
     entry: str
@@ -85,7 +82,7 @@ class AnnotationFile:
         videos: Videos by id, in the file's order.
         categories: Names by id, in ascending order of the ids; a category without a name is named by its id.
         has_annotations: Whether the file has a table of annotations. Official validation files have none.
-        problems: Every problem but those of masks.
+        problems: Every problem but those of masks and unknown categories.
     """
 
     path: str | None
@@ -143,10 +140,9 @@ def read_annotations(
 
     ```
     """
+    path, content = None, source
     if isinstance(source, (str, os.PathLike)):
         path, content = os.fspath(source), load_json(source)
-    else:
-        path, content = None, source
     expected = FORMS if form is None else [form] if isinstance(form, str) else form
     for candidate in expected:
         table = {"ytvis": "videos", "coco": "images"}.get(candidate)
@@ -186,38 +182,41 @@ class _TableReader:
         self.file.problems.append(Problem(kind, message, self.file.path, *place))
 
     def read(self, content: Any) -> AnnotationFile:
+        tables = {"categories": self.read_category, self.video_table: self.read_video}
         if self.file.form == "tracks":
             content = _infer_tables(content)
-        tables = {name: content.get(name) for name in (self.video_table, "categories", "annotations")}
-        for name, entries in tables.items():
-            if entries is not None and not is_list(entries):
-                self.note("malformed", f"`{name}`: expected a list, got {shorten(entries)}")
-                raise AnnotationError(self.file.problems)
-        self.file.has_annotations = tables["annotations"] is not None
-        videos, categories, annotations = (entries or () for entries in tables.values())
-        if not videos and self.file.form != "tracks":
+        elif not content[self.video_table]:
             self.note("malformed", f"`{self.video_table}`: expected a list of at least one, got []")
-            annotations = ()
-        if self.file.form == "coco":
-            videos, annotations = map(_image_as_video, videos), map(_object_as_track, annotations)
-        for index, entry in enumerate(categories):
-            self.read_category(f"categories[{index}]", entry)
+        if content[self.video_table] or self.file.form == "tracks":
+            tables["annotations"] = self.read_annotation
+        for table, read in tables.items():
+            entries = content.get(table)
+            if not is_list(entries) and entries is not None:
+                self.note("malformed", f"`{table}`: expected a list, got {shorten(entries)}")
+                entries = None
+            for index, entry in enumerate(entries or ()):
+                if isinstance(entry, dict):
+                    read(f"{table}[{index}]", entry)
+                else:
+                    self.note("malformed", f"expected an object, got {shorten(entry)}", f"{table}[{index}]")
         self.file.categories = dict(sorted(self.file.categories.items(), key=lambda item: id_order(item[0])))
-        for index, entry in enumerate(videos):
-            self.read_video(f"{self.video_table}[{index}]", entry)
-        for index, entry in enumerate(annotations):
-            self.read_annotation(f"annotations[{index}]", entry)
+        self.file.has_annotations = content.get("annotations") is not None
         return self.file
 
-    def read_category(self, place: str, entry: Any) -> None:
-        key, name = (entry.get("id"), entry.get("name")) if isinstance(entry, dict) else (None, None)
+    def is_valid_id(self, key: Any, taken: Collection[Id], *place: Any) -> bool:
+        """Tell whether a category or video can be entered in its table under an id."""
         if not is_id(key):
-            self.note("malformed", f"expected an object with an `id`, got {shorten(entry)}", place)
+            self.note("malformed", f"`id`: expected an integer, got {shorten(key)}", *place[:1])
+        elif key in taken:
+            self.note("duplicate-id", f"an earlier entry has the same id {shorten(key)}", *place)
+        elif _is_loose(key):
+            self.note("id", f"`id`: expected an integer of 64 bits, got {shorten(key)}", *place)
+        return is_id(key) and key not in taken
+
+    def read_category(self, place: str, entry: Any) -> None:
+        key, name = entry.get("id"), entry.get("name")
+        if not self.is_valid_id(key, self.file.categories, place):
             return
-        if key in self.file.categories:
-            self.note("duplicate-id", f"an earlier category has the id {shorten(key)}", place)
-            return
-        self.check_id_type(key, place)
         if not isinstance(name, str):
             self.note("category-name", f"`name`: expected a string, got {shorten(name)}", place)
         elif name in self.file.categories.values():
@@ -225,16 +224,23 @@ class _TableReader:
         self.file.categories[key] = str(key if name is None else name)
 
     def read_video(self, place: str, entry: Any) -> None:
-        key = entry.get("id") if isinstance(entry, dict) else None
-        if not is_id(key):
-            self.note("malformed", f"expected an object with an `id`, got {shorten(entry)}", place)
+        key = entry.get("id")
+        if not self.is_valid_id(key, self.file.videos.keys() | self.broken_videos, place, key):
             return
-        if key in self.file.videos or key in self.broken_videos:
-            self.note("duplicate-id", f"an earlier entry of `{self.video_table}` has the same id", place, key)
-            return
-        self.check_id_type(key, place, key)
-        names, length = entry.get("file_names") or [], entry.get("length")
-        if problem := _check_video(names, length, entry):
+        names, length = entry.get("file_names"), entry.get("length")
+        if self.file.form == "coco":
+            names, length = [entry["file_name"]] if entry.get("file_name") else None, 1
+        height, width = size = [entry.get("height"), entry.get("width")]
+        problem = None
+        if names and not (is_list(names) and all(isinstance(name, str) and name for name in names)):
+            problem = f"`file_names`: expected the names of the frames, got {shorten(names)}"
+        elif not all(is_integer(side) and side > 0 for side in size):
+            problem = f"expected positive integers [height, width], got {shorten(size)}"
+        elif math.prod(size) > MAX_PIXELS:
+            problem = f"frames of more than {MAX_PIXELS} pixels cannot be read, got [height, width] = {shorten(size)}"
+        elif not names and not (is_integer(length) and length > 0):
+            problem = f"expected `file_names`, or `length` as a positive integer, got {shorten(length)}"
+        if problem:
             self.note("malformed", problem, place, key)
             self.broken_videos.add(key)
             return
@@ -242,14 +248,12 @@ class _TableReader:
             self.note("frame-names", f"expected the names of the frames, got {shorten(names)}", place, key)
         elif length not in (None, len(names)):
             self.note("length", f"`length` is {shorten(length)}, but it names {len(names)} frames", place, key)
-        size = int(entry["height"]), int(entry["width"])
-        self.file.videos[key] = Video(place, key, *size, len(names) or int(length), list(names))
+        names = list(names or ())
+        self.file.videos[key] = Video(place, key, int(height), int(width), len(names) or int(length), names)
 
     def read_annotation(self, place: str, entry: Any) -> None:
-        if not isinstance(entry, dict):
-            self.note("malformed", f"expected an object, got {shorten(entry)}", place)
-            return
-        key, owner = entry.get("id"), entry.get("video_id")
+        key, is_coco = entry.get("id"), self.file.form == "coco"
+        owner = entry.get("image_id" if is_coco else "video_id")
         video = self.file.videos.get(owner) if is_id(owner) else None
         if video is None:
             if not (is_id(owner) and owner in self.broken_videos):  # the video itself is reported
@@ -257,21 +261,23 @@ class _TableReader:
                 self.note("unknown-video", f"the file has no {what} with this id", place, owner, key)
             return
         self.check_annotation_id(key, place, video.id)
-        crowd = entry.get("iscrowd")
-        if crowd not in (None, 0, 1):
-            self.note("malformed", f"`iscrowd`: expected 0 or 1, got {shorten(crowd)}", place, video.id, key)
-        columns = {name: entry.get(name) for name in ("segmentations", "bboxes", "areas", "occlusion")}
+        if entry.get("iscrowd") not in (None, 0, 1):
+            message = f"`iscrowd`: expected 0 or 1, got {shorten(entry['iscrowd'])}"
+            self.note("malformed", message, place, video.id, key)
+        columns: dict[str, Any] = {name: entry.get(name) for name in ("segmentations", "bboxes", "areas", "occlusion")}
+        if is_coco:
+            columns = _columns_of_one_frame(entry)
+            if not entry.get("segmentation"):
+                self.note("no-mask", "`segmentation`: expected an RLE or polygons, got none", place, video.id, key)
         is_usable = True
         for name, values in columns.items():
             if problem := _check_column(name, values, video.length):
                 self.note(*problem, place, video.id, key)
                 columns[name] = None
                 is_usable &= problem[0] == name
-        if is_usable and self.file.form == "coco" and not columns["segmentations"][0]:
-            self.note("no-mask", "`segmentation`: expected an RLE or polygons, got none", place, video.id, key)
         if is_usable:
-            annotation = Annotation(place, key, entry.get("category_id"), crowd == 1, *columns.values())
-            video.annotations.append(annotation)
+            is_crowd = entry.get("iscrowd") == 1
+            video.annotations.append(Annotation(place, key, entry.get("category_id"), is_crowd, *columns.values()))
 
     def check_annotation_id(self, key: Any, place: str, video_id: Id) -> None:
         if key is None or (is_id(key) and _is_loose(key)):
@@ -286,28 +292,17 @@ class _TableReader:
                 self.note("duplicate-id", "an earlier annotation has the same id", place, video_id, key)
             self.annotation_ids.add(key)
 
-    def check_id_type(self, key: Id, *place: Any) -> None:
-        if _is_loose(key):
-            self.note("id", f"expected an integer `id` of 64 bits, got {shorten(key)}", *place)
-
 
 def _is_loose(key: Id) -> bool:
     """Tell whether an id cannot be stored as a 64-bit integer."""
     return isinstance(key, str) or not -(1 << 63) <= key < 1 << 63
 
 
-def _check_video(names: Any, length: Any, entry: dict[str, Any]) -> str | None:
-    """Return what is wrong with the fields of a video."""
-    size: list[Any] = [entry.get("height"), entry.get("width")]
-    if not is_list(names) or not all(isinstance(name, str) and name for name in names):
-        return f"`file_names`: expected the names of the frames, got {shorten(names)}"
-    if not all(is_integer(side) and side > 0 for side in size):
-        return f"expected positive integers [height, width], got {shorten(size)}"
-    if math.prod(size) > MAX_PIXELS:
-        return f"frames of more than {MAX_PIXELS} pixels cannot be read, got [height, width] = {shorten(size)}"
-    if not names and not (is_integer(length) and length > 0):
-        return f"expected `file_names`, or `length` as a positive integer, got {shorten(length)}"
-    return None
+def _columns_of_one_frame(entry: Any) -> dict[str, Any]:
+    """Return the fields of COCO's annotation that have one entry for each frame."""
+    boxes = [entry["bbox"]] if "bbox" in entry else None
+    areas = None if entry.get("area") is None else [entry["area"]]
+    return {"segmentations": [entry.get("segmentation")], "bboxes": boxes, "areas": areas, "occlusion": None}
 
 
 def _check_column(name: str, values: Any, length: int) -> tuple[str, str] | None:
@@ -328,25 +323,6 @@ def _check_column(name: str, values: Any, length: int) -> tuple[str, str] | None
     else:
         return None
     return (name, f"`{name}`: expected {expected} or null, got {shorten(wrong[0])}") if wrong else None
-
-
-def _image_as_video(image: Any) -> Any:
-    if not isinstance(image, dict):
-        return image
-    name = image.get("file_name")
-    return {**image, "length": 1, "file_names": [] if name is None else [name]}
-
-
-def _object_as_track(entry: Any) -> Any:
-    if not isinstance(entry, dict):
-        return entry
-    track = {name: entry.get(name) for name in ("id", "category_id", "iscrowd")}
-    track |= {"video_id": entry.get("image_id"), "segmentations": [entry.get("segmentation")]}
-    if "bbox" in entry:
-        track["bboxes"] = [entry["bbox"]]
-    if entry.get("area") is not None:
-        track["areas"] = [entry["area"]]
-    return track
 
 
 def _infer_tables(annotations: Iterable[Any]) -> dict[str, Any]:

@@ -4,8 +4,6 @@ import math
 from collections.abc import Iterable
 from typing import Any, TypeGuard
 
-from ...ops.rle import shorten
-
 
 def is_integer(value: Any) -> TypeGuard[int]:
     """Tell whether a value is an integer, numpy's included; bools are not integers here."""
