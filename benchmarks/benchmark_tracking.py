@@ -58,12 +58,8 @@ class Detections:
         keep = instances.masks[:, 0].flatten(1).any(1)
         masks = instances.masks[keep, 0]
         centres = np.array([mask.nonzero().double().mean(0).numpy() for mask in masks]).reshape(-1, 2)
-        return cls(
-            instances.labels[keep].numpy(),
-            instances.scores[keep].numpy(),
-            centres / np.hypot(*instances.size),
-            encode_masks(masks),
-        )
+        labels, scores = instances.labels[keep].numpy(), instances.scores[keep].numpy()
+        return cls(labels, scores, centres / np.hypot(*instances.size), encode_masks(masks))
 
     def above(self, threshold: float) -> "Detections":
         keep = np.flatnonzero(self.scores >= threshold)
@@ -114,9 +110,10 @@ def to_results(
         for frame, detection in track:
             masks[frame] = frames[frame].masks[detection]
             total += float(frames[frame].scores[detection])
-        category = ids[int(frames[track[0][0]].labels[track[0][1]])]
-        score = total / (len(frames) if count_unseen else len(track))
-        results.append({"video_id": video_id, "category_id": category, "score": score, "segmentations": masks})
+        first_frame, first_detection = track[0]
+        category = ids[int(frames[first_frame].labels[first_detection])]
+        entry = {"video_id": video_id, "category_id": category, "segmentations": masks}
+        results.append({**entry, "score": total / (len(frames) if count_unseen else len(track))})
     return sorted(results, key=lambda result: -result["score"])[:top_k]
 
 

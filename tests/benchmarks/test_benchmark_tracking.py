@@ -22,16 +22,15 @@ def frame(*objects: tuple[int, float, float, float]) -> Detections:
     masks = torch.zeros(len(objects), 1, *SIZE, dtype=torch.bool)
     for mask, (_, _, y, x) in zip(masks, objects):
         mask[0, int(y) - 2 : int(y) + 3, int(x) - 2 : int(x) + 3] = True
-    return Detections.from_instances(
-        VideoInstances(
-            scores=torch.tensor([score for _, score, _, _ in objects]),
-            labels=torch.tensor([label for label, *_ in objects], dtype=torch.int64),
-            masks=masks,
-            query_indices=torch.arange(len(objects)),
-            size=SIZE,
-            num_frames=1,
-        )
+    return make_detections([label for label, *_ in objects], [score for _, score, _, _ in objects], masks)
+
+
+def make_detections(labels: list[int], scores: list[float], masks: torch.Tensor) -> Detections:
+    labels, queries = torch.tensor(labels, dtype=torch.int64), torch.arange(len(labels))
+    instances = VideoInstances(
+        scores=torch.tensor(scores), labels=labels, masks=masks, query_indices=queries, size=SIZE, num_frames=1
     )
+    return Detections.from_instances(instances)
 
 
 def test_detections_have_centres_in_diagonals_and_no_empty_masks():
@@ -97,17 +96,8 @@ def split(tmp_path):
         for name in names:
             Image.new("RGB", SIZE[::-1], (90 * video, 30, 60)).save(tmp_path / name)
         videos.append({"id": video, "height": 60, "width": 80, "length": 3, "file_names": names})
-        annotations.append(
-            {
-                "id": video,
-                "video_id": video,
-                "category_id": video,
-                "iscrowd": 0,
-                "segmentations": [rle] * 3,
-                "bboxes": [[10, 10, 30, 30]] * 3,
-                "areas": [900] * 3,
-            }
-        )
+        entry = {"id": video, "video_id": video, "category_id": video, "iscrowd": 0, "segmentations": [rle] * 3}
+        annotations.append({**entry, "bboxes": [[10, 10, 30, 30]] * 3, "areas": [900] * 3})
     categories = [{"id": i + 1, "name": f"class {i}"} for i in range(7)]
     path = tmp_path / "split.json"
     path.write_text(json.dumps({"videos": videos, "annotations": annotations, "categories": categories}))
@@ -122,15 +112,7 @@ def test_links_of_a_perfect_detector_have_an_ap_of_one(split, tmp_path, monkeypa
     masks[..., 10:40, 10:40] = True
 
     def perfect(model, processor, clip):
-        instances = VideoInstances(
-            scores=torch.tensor([0.9]),
-            labels=torch.tensor([clip.id - 1]),
-            masks=masks,
-            query_indices=torch.zeros(1, dtype=torch.int64),
-            size=SIZE,
-            num_frames=1,
-        )
-        return [Detections.from_instances(instances)] * 3
+        return [make_detections([clip.id - 1], [0.9], masks)] * 3
 
     arguments = ["--model", str(tmp_path / "model"), "--annotations", str(split), "--images", str(tmp_path)]
     real = benchmark_tracking.main([*arguments, "--json", str(tmp_path / "out.json")])
