@@ -284,7 +284,7 @@ def arguments(**changes):
         ({"spatial_shapes": [(-4, -3), (2, 5)]}, ValueError, "expected positive heights and widths"),
         ({"spatial_shapes": [(22, 1), (0, 7)]}, ValueError, "expected positive heights and widths"),
         ({"backend": "triton"}, ValueError, "backend: expected 'cuda', 'cpp' or 'pytorch', got 'triton'"),
-        ({"backend": "cuda"}, ValueError, "backend 'cuda' does not take value of shape .* on cpu"),
+        ({"backend": "cuda"}, ValueError, "backend 'cuda' does not support value of shape .* on cpu"),
     ],
 )
 def test_mistakes_are_named(changes, error, message):

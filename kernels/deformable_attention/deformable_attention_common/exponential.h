@@ -1,4 +1,4 @@
-// exp on the CPU, in a form that compilers vectorise.
+// The exponential function on the CPU, in a form that compilers vectorise.
 #pragma once
 
 #include <cmath>

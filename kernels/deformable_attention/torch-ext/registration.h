@@ -1,4 +1,4 @@
-// What kernel-builder puts here under the same name when it builds for the Hub.
+// Stands in for the header of this name that kernel-builder generates for the Hub.
 #pragma once
 
 #include <torch/library.h>

@@ -1,4 +1,4 @@
-"""Operations with more than one implementation."""
+"""Operations with compiled kernels and fallbacks: deformable attention and RLE."""
 
 from .deformable_attention import deformable_attention_from_projections, multi_scale_deformable_attention
 from .loader import available_backends

@@ -20,26 +20,40 @@ def multi_scale_deformable_attention(
     attention_weights: Tensor,
     backend: str | None = None,
 ) -> Tensor:
-    """Sample each head's value maps bilinearly at its locations and sum the samples by their weights.
+    """
+    Sample the value maps of each head bilinearly at its locations and sum the samples by their weights.
 
     Pixel centres are at half-integers (`align_corners=False`), everything outside a map is zero.
 
     Args:
-        value: `(N, S, heads, dim)`, the levels' maps flattened and concatenated, `S` = Σ h·w.
+        value: `(N, S, heads, dim)`: the maps of all levels, flattened and concatenated, `S` = Σ h·w.
         spatial_shapes: `(h, w)` of each level.
-        sampling_locations: `(N, Q, heads, levels, points, 2)`, x first, in `[0, 1]` over each level's map. Locations
-            outside, not-a-number and infinite ones contribute zero.
+        sampling_locations: `(N, Q, heads, levels, points, 2)`, x first, in `[0, 1]` over the map of each level. Samples
+            at locations outside, not-a-number or infinite are zero.
         attention_weights: `(N, Q, heads, levels, points)`, any finite values.
         backend: `"cuda"`, `"cpp"` or `"pytorch"`; by default the fastest that is available for the arguments.
 
     Returns:
-        `(N, Q, heads·dim)` in `value`'s dtype. Coordinates and sums are kept in float32 for half-precision values.
+        `(N, Q, heads·dim)` in the dtype of `value`. For half precision, coordinates and sums are float32.
 
     Raises:
-        TypeError: a tensor that is not floating point.
-        ValueError: shapes that contradict each other, tensors on different devices or of more than 2³¹ − 1 elements,
-            a backend that is unknown or not made for the arguments.
-        RuntimeError: the backend that was asked for can't be loaded.
+        TypeError: if a tensor is not floating point.
+        ValueError: if shapes contradict each other, tensors are on different devices or have more than 2³¹ − 1
+            elements, or the backend is unknown or does not support the arguments.
+        RuntimeError: if the given backend cannot be loaded.
+
+    Example:
+    ```python
+    >>> import torch
+    >>> from vita_hf.ops import multi_scale_deformable_attention
+
+    >>> value = torch.arange(6.0).view(1, 6, 1, 1)  # a map of 2×3 pixels, one head of one channel
+    >>> locations = torch.tensor([[0.5, 0.25], [0.5, 0.5]]).view(1, 1, 1, 1, 2, 2)
+    >>> weights = torch.tensor([1.0, 10.0]).view(1, 1, 1, 1, 2)
+    >>> multi_scale_deformable_attention(value, [(2, 3)], locations, weights, backend="pytorch")
+    tensor([[[26.]]])
+
+    ```
     """
     _check(value, spatial_shapes, "sampling_locations", sampling_locations, "attention_weights", attention_weights)
     backend = _choose(backend, value)
@@ -59,17 +73,35 @@ def deformable_attention_from_projections(
     logits: Tensor,
     backend: str | None = None,
 ) -> Tensor:
-    """[`multi_scale_deformable_attention`] at `reference_points` + `offsets`, weighted by the softmax of `logits`.
+    """
+    Sample at `reference_points` + `offsets`, with the softmax of `logits` as attention weights.
 
-    Kernels compute locations and weights inside; in half precision, too, both are float32.
+    The kernels compute locations and weights themselves, in float32 also for half precision. See
+    [`multi_scale_deformable_attention`] for `value`, `spatial_shapes`, `backend`, the result and the errors.
 
     Args:
-        value, spatial_shapes, backend: as there.
+        value: `(N, S, heads, dim)`.
+        spatial_shapes: `(h, w)` of each level.
         reference_points: `(N or 1, Q, levels or 1, 2)`, x first, in `[0, 1]`. Keep them in float32.
         offsets: `(N, Q, heads, levels, points, 2)`, x first, in pixels of each level.
-        logits: `(N, Q, heads, levels, points)`; the softmax is over a head's levels and points.
+        logits: `(N, Q, heads, levels, points)`; the softmax is over the levels and points of a head.
+        backend: `"cuda"`, `"cpp"`, `"pytorch"` or `None`.
 
-    Returns, raises: as there.
+    Returns:
+        `(N, Q, heads·dim)` in the dtype of `value`.
+
+    Example:
+    ```python
+    >>> import torch
+    >>> from vita_hf.ops import deformable_attention_from_projections
+
+    >>> value = torch.arange(6.0).view(1, 6, 1, 1)  # a map of 2×3 pixels
+    >>> centre, offsets = torch.full((1, 1, 1, 2), 0.5), torch.zeros(1, 1, 1, 1, 4, 2)
+    >>> offsets[..., 0] = torch.tensor([-1, 0, 0, 1])
+    >>> deformable_attention_from_projections(value, [(2, 3)], centre, offsets, torch.zeros(1, 1, 1, 1, 4), "pytorch")
+    tensor([[[2.5000]]])
+
+    ```
     """
     _check(value, spatial_shapes, "offsets", offsets, "logits", logits)
     batch, queries, _, levels, points, _ = offsets.shape
@@ -102,8 +134,8 @@ def _sum_dtype(value: Tensor) -> torch.dtype:
     return torch.float64 if value.dtype == torch.float64 else torch.float32
 
 
-def _kernel_takes(value: Tensor) -> bool:
-    """Whether the kernel of `value`'s device is made for it; that of CUDA moves 8 to 256 channels in vectors."""
+def _is_supported(value: Tensor) -> bool:
+    """Tell whether the kernel of `value`'s device supports it; the CUDA kernel moves 8 to 256 channels in vectors."""
     if value.dtype not in (torch.float32, torch.float64, torch.float16, torch.bfloat16):
         return False
     heads, dim = value.shape[2:]
@@ -114,17 +146,18 @@ def _choose(backend: str | None, value: Tensor) -> str:
     device = value.device.type
     kernel = _KERNELS.get(device)
     if backend is None:
-        return kernel if kernel is not None and _kernel_takes(value) and loader.is_available(kernel) else "pytorch"
-    if backend not in ("cuda", "cpp", "pytorch"):
+        return kernel if kernel is not None and _is_supported(value) and loader.is_available(kernel) else "pytorch"
+    if backend == "pytorch":
+        return backend
+    if backend not in ("cuda", "cpp"):
         raise ValueError(f"backend: expected 'cuda', 'cpp' or 'pytorch', got {backend!r}")
-    if backend != "pytorch":
-        if backend != kernel or not _kernel_takes(value):
-            raise ValueError(
-                f"backend {backend!r} does not take value of shape {tuple(value.shape)}, {value.dtype} on {device}"
-            )
-        if not loader.is_available(backend):
-            reason = loader.load_error(backend) or "VITA_HF_KERNELS does not permit it"
-            raise RuntimeError(f"backend {backend!r} is not available: {reason}")
+    if backend != kernel or not _is_supported(value):
+        raise ValueError(
+            f"backend {backend!r} does not support value of shape {tuple(value.shape)}, {value.dtype} on {device}"
+        )
+    if not loader.is_available(backend):
+        reason = loader.load_error(backend) or "VITA_HF_KERNELS does not permit it"
+        raise RuntimeError(f"backend {backend!r} is not available: {reason}")
     return backend
 
 
@@ -133,7 +166,7 @@ def _check_tensor(name: str, tensor: Tensor, value: Tensor) -> None:
         raise TypeError(f"{name}: expected floating point, got {tensor.dtype}")
     if tensor.device != value.device:
         raise ValueError(f"{name}: expected it on {value.device} like value, got {tensor.device}")
-    # Not a condition on exported graphs' sizes; kernels check again when they run.
+    # An exported graph gets no such condition on its sizes; kernels check again when they run.
     if not torch.compiler.is_compiling() and tensor.numel() > MAX_ELEMENTS:
         raise ValueError(f"{name}: {tensor.numel()} elements, at most {MAX_ELEMENTS} are supported; split the batch")
 

@@ -1,4 +1,4 @@
-"""Deformable attention in PyTorch's own operations: every device, every dtype, higher derivatives, ONNX."""
+"""Deformable attention in PyTorch's own operations, for every device and dtype, higher derivatives and ONNX."""
 
 from collections.abc import Sequence
 
@@ -10,17 +10,18 @@ from torch import Tensor
 def sample_and_sum(
     value: Tensor, spatial_shapes: Sequence[tuple[int, int]], locations: Tensor, attention_weights: Tensor
 ) -> Tensor:
-    """One weighted gather of all corners of all points: `embedding_bag` sums a head's 4·levels·points rows of `value`.
+    """
+    Sum all corners of all samples in one weighted gather: `embedding_bag` adds 4·levels·points rows of `value` a head.
 
-    Nothing of size Q·points·dim is ever written, which is what `grid_sample` per level spends its time on. Arguments
-    as in [`multi_scale_deformable_attention`], already checked, locations and weights in float32 or float64.
+    Nothing of size Q·points·dim is ever written; writing that is what takes `grid_sample` so long. The arguments are
+    those of [`multi_scale_deformable_attention`], already checked, with locations and weights in float32 or float64.
     """
     batch, length, heads, dim = value.shape
     queries = locations.shape[1]
     dtype = locations.dtype
     device = value.device
 
-    # Levels' sizes and first rows, broadcastable over (N, Q, heads, levels, points).
+    # The levels' sizes and first rows, to be broadcast over (N, Q, heads, levels, points).
     widths = torch.tensor([w for _, w in spatial_shapes], dtype=dtype, device=device)[:, None]
     heights = torch.tensor([h for h, _ in spatial_shapes], dtype=dtype, device=device)[:, None]
     starts = [0]
@@ -30,7 +31,7 @@ def sample_and_sum(
 
     x = locations[..., 0] * widths - 0.5
     y = locations[..., 1] * heights - 0.5
-    # Farther out than one pixel everything is zero; the bounds also catch infinities, and nan compares false.
+    # Samples a pixel or farther outside are zero; so are infinite ones, and nan, for which comparisons are false.
     inside = (x > -1) & (x < widths) & (y > -1) & (y < heights)
     x = torch.where(inside, x, -1.0)
     y = torch.where(inside, y, -1.0)
@@ -52,7 +53,7 @@ def sample_and_sum(
             rows.append((row + column).to(torch.int32) + first_rows)
             shares.append(torch.where(valid, row_weights * column_share, 0.0))
 
-    # Row of (n, s, head) in value.view(-1, dim) is (n·S + s)·heads + head.
+    # The row of (n, s, head) in value.view(-1, dim) is (n·S + s)·heads + head.
     head = torch.arange(heads, dtype=torch.int32, device=device)[:, None, None, None]
     image = torch.arange(batch, dtype=torch.int32, device=device)[:, None, None, None, None, None] * length
     rows = (torch.stack(rows, -1) + image) * heads + head

@@ -1,4 +1,4 @@
-"""Lay the kernel out as `kernels` loads it, so that transformers' other models can use it from a local folder."""
+"""Write the kernel in the layout of the library `kernels`, for other models of transformers."""
 
 import json
 import shutil
@@ -9,16 +9,21 @@ from .build import build, source_dir
 
 
 def package(folder: Path, backend: str = "cpp", arches: Sequence[str] = ()) -> Path:
-    """Compile for one backend and write what `kernels.LocalLayerRepository(folder, layer_name=…)` takes.
+    """
+    Compile for one backend and write a folder for `kernels.LocalLayerRepository(folder, layer_name=…)`.
 
-    Its operators have a namespace of their own and do not collide with those that vita-hf itself loads.
+    The operators have their own namespace and do not collide with those that vita-hf itself loads.
 
     Args:
-        folder: written to; what is there under the same names is replaced.
-        backend, arches: as in [`build`].
+        folder: The folder to write to; files of the same names are replaced.
+        backend: `"cpp"` or `"cuda"`.
+        arches: Compute capabilities for CUDA, as in [`build`].
 
     Returns:
         `folder`.
+
+    Raises:
+        BuildError: if the kernel cannot be built on this machine.
     """
     namespace = f"deformable_attention_{backend}"
     library = build(backend, arches, retry=True, namespace=namespace)

@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention for CPU and CUDA: see `layers.MultiScaleDeformableAttention`."""
+"""Multi-scale deformable attention for CPU and CUDA, see `layers.MultiScaleDeformableAttention`."""
 
 from . import layers
 from ._ops import add_op_namespace_prefix, ops

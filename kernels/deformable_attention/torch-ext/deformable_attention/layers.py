@@ -5,7 +5,7 @@ from ._ops import ops
 
 
 class MultiScaleDeformableAttention(nn.Module):
-    """Takes the place of transformers' layer of this name (Deformable DETR, Grounding DINO, RT-DETR and others)."""
+    """Drop-in replacement of the layer in transformers' Deformable DETR, Grounding DINO, RT-DETR and others."""
 
     has_backward = True
     can_torch_compile = True
@@ -21,12 +21,16 @@ class MultiScaleDeformableAttention(nn.Module):
         im2col_step: int,
     ) -> Tensor:
         """
+        Sample the value maps at the locations and sum the samples by their weights.
+
         Args:
             value: `(N, S, heads, dim)`; floating point. On CUDA `dim` is a multiple of 8 up to 256.
+            value_spatial_shapes: Unused.
             value_spatial_shapes_list: `(h, w)` of each level.
+            level_start_index: Unused.
             sampling_locations: `(N, Q, heads, levels, points, 2)`, x first, in `[0, 1]`.
             attention_weights: `(N, Q, heads, levels, points)`.
-            value_spatial_shapes, level_start_index, im2col_step: not needed.
+            im2col_step: Unused.
 
         Returns:
             `(N, Q, heads·dim)`.

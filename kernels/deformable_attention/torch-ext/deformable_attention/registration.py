@@ -1,4 +1,4 @@
-"""What the compiled operators need for autograd, autocast, `torch.compile` and `torch.export`."""
+"""Registers autograd, autocast and the fake kernels for `torch.compile` and `torch.export`."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,10 @@ _LIBRARIES = []  # registrations live as long as their Library object
 
 
 def register(namespace: str) -> None:
-    """Give `torch.ops.<namespace>`'s four operators (see `torch_binding.cpp`) shapes, derivatives and autocast.
+    """
+    Register output shapes, derivatives and autocast for the operators `torch.ops.<namespace>` of `torch_binding.cpp`.
 
-    Call it once, after the library that defines them has been loaded.
+    Call it once, after loading the library that defines them.
     """
     ops = getattr(torch.ops, namespace)
     library = torch.library.Library(namespace, "FRAGMENT")
@@ -63,7 +64,11 @@ def _saved(ctx) -> tuple:
 
 
 def _grad_reference_points(grad_offsets: Tensor, spatial_shapes: list[int], points: Tensor) -> Tensor:
-    """A location is reference point + offset / size: sum over heads and points, and over what was broadcast."""
+    """
+    Derive the gradient of the reference points from that of the offsets.
+
+    A location is reference point + offset / size, broadcast over heads, points, and images or levels.
+    """
     sizes = torch.tensor(spatial_shapes, dtype=points.dtype, device=points.device).view(-1, 2).flip(-1)
     return (grad_offsets.to(points.dtype).sum((2, 4)) * sizes).sum_to_size(points.shape)
 
@@ -76,7 +81,7 @@ def _no_second_derivative(ctx, *grads: Tensor):
 
 
 def _autocast(op, device: str, *narrowed: str):
-    """`narrowed` arguments go to autocast's dtype like a matrix product's, coordinates and weights to float32."""
+    """Wrap an operator: cast the arguments named in `narrowed` to autocast's dtype, all others to float32."""
     names = [argument.name for argument in op.default._schema.arguments]
 
     def run(*args):
