@@ -47,8 +47,8 @@ def test_what_the_videos_are_made_of():
     for index in range(24):
         video = SyntheticVideo(1, index, (48, 64), length=40)
         seen |= set(video.labels.tolist())
-        colours = [tuple(item.colours[0]) for item in video._objects]
-        twins += len(set(colours)) < len(colours)
+        colors = [tuple(item.colors[0]) for item in video._objects]
+        twins += len(set(colors)) < len(colors)
         light.append(video._light.amplitudes.sum())
         blurred += video._shutter > 0
         video._shutter = 0

@@ -1,7 +1,6 @@
 """Datasets as Parquet shards with embedded images, for the Hub and for streaming."""
 
 import hashlib
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,14 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import ClassLabel, Dataset, Features, IterableDataset, load_dataset
+from datasets import ClassLabel, Dataset, IterableDataset, load_dataset
 from datasets.table import embed_table_storage
 from tqdm.auto import tqdm
 
 from ..files import RunRecord, atomic_path
 from .schema import SCHEMA_VERSION, VIDEO_FEATURES, VideoDataset
-
-logger = logging.getLogger(__name__)
 
 _ROW_GROUP_BYTES = 32_000_000  # streaming reads one row group at a time
 
@@ -36,9 +33,6 @@ def write_parquet(
         split: Name of the split.
         shard_bytes: Approximate size of the images in a shard.
 
-    Returns:
-        The paths of the shards.
-
     Raises:
         FileNotFoundError: if frames are missing (before anything is written); the message names up to five.
         FileExistsError: if the folder holds shards of this split made from other data.
@@ -47,17 +41,14 @@ def write_parquet(
     Example:
     ```python
     >>> import tempfile
-    >>> from datasets import Dataset
-    >>> from vita_hf.data.parquet import read_parquet, write_parquet
-    >>> from vita_hf.data.schema import VIDEO_FEATURES, VideoDataset
+    >>> from vita_hf.data import parquet, readers, synthetic
 
-    >>> video = {"video_id": 1, "height": 48, "width": 64, "frames": [], "instances": []}
-    >>> rows = Dataset.from_list([video], features=VIDEO_FEATURES)
-    >>> folder = tempfile.mkdtemp()
-    >>> [shard.name for shard in write_parquet(VideoDataset(rows, {0: "cat"}, "mine"), folder)]
+    >>> file = synthetic.write_synthetic_dataset(tempfile.mkdtemp(), seed=0, videos=1, length=2)
+    >>> dataset = readers.read_ytvis(file, file.parent / "JPEGImages", cache_dir=file.parent)
+    >>> [shard.name for shard in parquet.write_parquet(dataset, file.parent)]
     ['train-00000-of-00001.parquet']
-    >>> read_parquet(folder, streaming=True).id2label
-    {0: 'cat'}
+    >>> parquet.read_parquet(file.parent, streaming=True).id2label == dataset.id2label
+    True
 
     ```
     """
@@ -66,30 +57,21 @@ def write_parquet(
         raise ValueError(f"dataset {dataset.name}: expected rows that are not streamed")
     sizes = _image_bytes(rows)
     bounds = _partition(sizes, shard_bytes)
-    features = VIDEO_FEATURES.copy()  # stored the same with class names, but the Hub shows labels by name
-    features["instances"].feature["label"] = ClassLabel(names=[*dataset.id2label.values()])
-    inputs = {
-        "rows": _digest(rows),
-        "bounds": bounds,
-        "schema_version": SCHEMA_VERSION,
-        "classes": [*dataset.id2label.values()],
-    }
+    classes = [*dataset.id2label.values()]
+    inputs = {"rows": _digest(rows), "bounds": bounds, "schema_version": SCHEMA_VERSION, "classes": classes}
     record = RunRecord(output / f".prepare-{split}.json", inputs)
     if not record.matches():
         for other in output.glob(".prepare-*.json"):
             if RunRecord(other, inputs, free=("rows", "bounds", "schema_version")).changes():
                 raise ValueError(f"{output} holds a split with other classes ({other.name}); choose another folder")
         record.write()
+    features = VIDEO_FEATURES.copy()
+    features["instances"].feature["label"] = ClassLabel(names=classes)  # integers that the Hub shows by name
     shards = [output / "data" / f"{split}-{i:05d}-of-{len(bounds):05d}.parquet" for i in range(len(bounds))]
-    done = sum(shard.is_file() for shard in shards)
-    if done:
-        logger.info("%d of %d shards exist already", done, len(shards))
-    with tqdm(total=len(rows), unit="row", desc=f"writing {split}") as bar:
-        for shard, (first, last) in zip(shards, bounds):
-            if not shard.is_file():
-                with atomic_path(shard) as temporary:
-                    _write_shard(temporary, rows, first, _partition(sizes[first:last], _ROW_GROUP_BYTES), features)
-            bar.update(last - first)
+    for shard, (first, last) in zip(tqdm(shards, unit="shard", desc=f"writing {split}"), bounds):
+        if not shard.is_file():
+            with atomic_path(shard) as temporary:
+                _write_shard(temporary, rows.select(range(first, last)), sizes[first:last], features.arrow_schema)
     return shards
 
 
@@ -105,8 +87,7 @@ def read_parquet(
     Args:
         path_or_hub_id: The folder, or the dataset's id on the Hub.
         split: Name of the split.
-        streaming: Whether to return an `IterableDataset`, which reads rows when they are needed. Otherwise the rows are
-            copied into memory-mapped Arrow files in the cache.
+        streaming: Whether to read rows when they are needed. Otherwise they are copied into Arrow files in the cache.
         cache_dir: The cache; by default that of `datasets`.
 
     Raises:
@@ -139,19 +120,11 @@ def _find_shards(folder: Path, split: str) -> list[str]:
     return [str(shard) for shard in shards]
 
 
-def _write_shard(
-    path: Path, rows: Dataset, first: int, row_groups: Sequence[Sequence[int]], features: Features
-) -> None:
-    """Write rows from `first` on. Each row group is a pair of its first row and the row after its last."""
-    with pq.ParquetWriter(path, features.arrow_schema, use_dictionary=False) as writer:
-        for begin, end in row_groups:
-            table = embed_table_storage(_arrow_table(rows, first + begin, first + end))
-            writer.write_table(pa.table(table.columns, schema=features.arrow_schema))
-
-
-def _arrow_table(rows: Dataset, first: int, last: int) -> pa.Table:
-    table = rows.with_format("arrow")[first:last]
-    return table.replace_schema_metadata(VIDEO_FEATURES.arrow_schema.metadata)
+def _write_shard(path: Path, rows: Dataset, sizes: Sequence[int], schema: pa.Schema) -> None:
+    with pq.ParquetWriter(path, schema, use_dictionary=False) as writer:
+        for first, last in _partition(sizes, _ROW_GROUP_BYTES):
+            table = rows.with_format("arrow")[first:last].replace_schema_metadata(schema.metadata)
+            writer.write_table(embed_table_storage(table))
 
 
 def _image_bytes(rows: Dataset) -> list[int]:
@@ -173,7 +146,7 @@ def _image_bytes(rows: Dataset) -> list[int]:
 
 
 def _partition(sizes: Sequence[int], limit: int) -> list[list[int]]:
-    """Cut rows into parts of at most `limit` bytes, but at least one row: the first row and the row after the last."""
+    """Cut rows into parts [first, last) of at most `limit` bytes, but at least one row."""
     parts, first, total = [], 0, 0
     for row, size in enumerate(sizes):
         if row > first and total + size > limit:
@@ -185,8 +158,7 @@ def _partition(sizes: Sequence[int], limit: int) -> list[list[int]]:
 
 def _digest(rows: Dataset) -> str:
     digest = hashlib.sha256()
-    for first in range(0, len(rows), 1000):
-        table = _arrow_table(rows, first, min(first + 1000, len(rows)))
+    for table in rows.with_format("arrow").iter(batch_size=1000):
         for batch in table.combine_chunks().to_batches():
             digest.update(batch.serialize())
     return digest.hexdigest()

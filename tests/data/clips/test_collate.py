@@ -6,6 +6,8 @@ import torch
 from vita_hf import VitaVideoProcessor
 from vita_hf.data.clips.collate import collate_clips
 
+PLAIN = {"image_mean": [0] * 3, "image_std": [1] * 3, "rescale_factor": 1 / 255, "size_divisor": 32}
+
 
 def plain_clip(height: int, width: int, number: int, value: int = 51, length: int = 2) -> dict:
     return {
@@ -17,9 +19,9 @@ def plain_clip(height: int, width: int, number: int, value: int = 51, length: in
     }
 
 
-def test_collate_normalises_and_then_pads_with_zeros():
+def test_collate_normalizes_and_then_pads_with_zeros():
     clips = [plain_clip(33, 40, 2), plain_clip(20, 65, 0, value=255) | {"skipped": ["video 3: gone"]}]
-    batch = collate_clips(clips, image_mean=[0.5, 0.2, 0.0], image_std=[0.5, 0.1, 2.0])
+    batch = collate_clips(clips, **PLAIN | {"image_mean": [0.5, 0.2, 0.0], "image_std": [0.5, 0.1, 2.0]})
     pixels = batch["pixel_values_videos"]
     assert pixels.shape == (2, 2, 3, 64, 96) and pixels.dtype == torch.float32
     for pixel, (h, w), values in (
@@ -43,7 +45,8 @@ def test_collate_equals_the_processor():
     video = torch.randint(0, 256, (2, 3, 50, 70), dtype=torch.uint8)
     expected = processor(video, return_tensors="pt").pixel_values_videos
     clip = plain_clip(50, 70, 1) | {"pixel_values": video}
-    batch = collate_clips([clip], image_mean=processor.image_mean, image_std=processor.image_std)
+    normalization = {"image_mean": processor.image_mean, "image_std": processor.image_std}
+    batch = collate_clips([clip], **PLAIN | normalization)
     assert torch.equal(batch["pixel_values_videos"], expected)
 
 
@@ -52,18 +55,18 @@ def test_collate_tells_where_instances_are_present():
     clips[0]["mask_labels"][1, 0] = False
     clips[2]["mask_labels"][0, 1] = False
     clips[2]["mask_labels"][0, 1, 32, 29] = True  # the last pixel
-    presence = collate_clips(clips, image_mean=[0] * 3, image_std=[1] * 3)["instance_presence"]
+    presence = collate_clips(clips, **PLAIN)["instance_presence"]
     assert presence.dtype == torch.bool and presence.device.type == "cpu"
     assert presence.tolist() == [[True, True], [False, True], [True, True]]
-    empty = collate_clips(clips[1:2], image_mean=[0] * 3, image_std=[1] * 3)["instance_presence"]
+    empty = collate_clips(clips[1:2], **PLAIN)["instance_presence"]
     assert empty.shape == (0, 2)
 
 
 def test_collate_pads_to_the_divisor():
-    batch = collate_clips([plain_clip(64, 33, 1)], image_mean=[0] * 3, image_std=[1] * 3, size_divisor=16)
+    batch = collate_clips([plain_clip(64, 33, 1)], **PLAIN | {"size_divisor": 16})
     assert batch["pixel_values_videos"].shape[-2:] == (64, 48)
 
 
 def test_collate_refuses_clips_of_different_lengths():
     with pytest.raises(ValueError, match=r"all with the same number of frames, got \[2, 3\]"):
-        collate_clips([plain_clip(4, 4, 1), plain_clip(4, 4, 1, length=3)], image_mean=[0] * 3, image_std=[1] * 3)
+        collate_clips([plain_clip(4, 4, 1), plain_clip(4, 4, 1, length=3)], **PLAIN)

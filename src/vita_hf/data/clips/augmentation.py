@@ -1,8 +1,4 @@
-"""Draw the random transforms of a training clip.
-
-Source: section 4 of the paper (NeurIPS 2022, arXiv 2206.04403) and `vita/data/augmentation.py` of the authors'
-repository.
-"""
+"""Random transforms of a training clip: section 4 of the paper, `vita/data/augmentation.py` of the reference."""
 
 from collections.abc import Sequence
 
@@ -17,36 +13,31 @@ def draw_transforms(
     size: Size, settings: ClipSettings, rng: np.random.Generator, *, is_image: bool = False
 ) -> list[tuple[Transform, ...]]:
     """
-    Draw one sequence of transforms for each frame of a clip; all of them lead to the same size.
+    Draw the transforms of each frame of a clip. All frames end up with the same size.
 
-    Args:
-        size: Height and width of the frames.
-        settings: Number of frames and augmentation.
-        rng: Source of all random numbers.
-        is_image: Whether the frames are copies of one image. A rotation then gives the clip motion.
+    If the frames are copies of one image (`is_image`), a rotation gives the clip motion.
     """
-    stages: list[list[Transform]] = []  # each holds one transform per frame
+    stages: list[tuple[Transform, ...]] = []
 
-    def add(transforms: Sequence[Transform]) -> Size:
-        stages.append([*transforms])
+    def add(*transforms: Transform) -> Size:
+        """Add one transform for all frames, or one for each frame."""
+        stages.append(transforms if len(transforms) > 1 else transforms * settings.num_frames)
         return transforms[0].new_size
-
-    def add_to_all(transform: Transform) -> Size:
-        return add([transform] * settings.num_frames)
 
     jitter = settings.large_scale_jitter
     if jitter is None:
         if rng.random() < settings.crop_probability:
-            size = add_to_all(_draw_resize(size, settings.crop_resize_short_edges, settings.crop_max_long_edge, rng))
-            size = add(_draw_drifting_crop(size, settings, rng))
-        size = add_to_all(_draw_resize(size, settings.short_edges, settings.max_long_edge, rng))
+            size = add(_draw_resize(size, settings.crop_resize_short_edges, settings.crop_max_long_edge, rng))
+            size = add(*_draw_drifting_crop(size, settings, rng))
+        size = add(_draw_resize(size, settings.short_edges, settings.max_long_edge, rng))
     if rng.random() < settings.flip_probability:
-        add_to_all(HorizontalFlip(size))
+        add(HorizontalFlip(size))
     if is_image and settings.num_frames > 1 and settings.max_rotation_degrees > 0:
-        add(_draw_rotations(size, settings, rng))
+        add(*_draw_rotations(size, settings, rng))
     if jitter is not None:
-        for transform in _draw_large_scale_jitter(size, jitter, settings.pad_value, rng):
-            add_to_all(transform)
+        resize, crop = _draw_large_scale_jitter(size, jitter, rng)
+        for transform in (resize, crop, Pad(settings.pad_value, (jitter.size, jitter.size))):
+            add(transform)
     return list(zip(*stages))
 
 
@@ -70,7 +61,7 @@ def _draw_drifting_crop(size: Size, settings: ClipSettings, rng: np.random.Gener
 
 
 def _draw_rotations(size: Size, settings: ClipSettings, rng: np.random.Generator) -> list[Rotate]:
-    """Draw rotations in one direction about one centre."""
+    """Draw rotations in one direction about one center."""
     degrees = np.sort(rng.uniform(-settings.max_rotation_degrees, settings.max_rotation_degrees, settings.num_frames))
     if rng.random() < 0.5:
         degrees = degrees[::-1]
@@ -79,16 +70,11 @@ def _draw_rotations(size: Size, settings: ClipSettings, rng: np.random.Generator
     return [Rotate(angle, center, size) for angle in degrees.tolist()]
 
 
-def _draw_large_scale_jitter(
-    size: Size, jitter: LargeScaleJitter, pad_value: int, rng: np.random.Generator
-) -> list[Transform]:
+def _draw_large_scale_jitter(size: Size, jitter: LargeScaleJitter, rng: np.random.Generator) -> tuple[Resize, Crop]:
     scaled = jitter.size * rng.uniform(jitter.min_scale, jitter.max_scale)
     height, width = np.maximum(1, np.round(np.multiply(size, scaled / max(size)))).astype(int).tolist()
     excess = np.maximum(np.subtract((height, width), jitter.size), 0)
     # One random number for both axes, as in detectron2's fixed-size crop.
     top, left = np.round(excess * rng.random()).astype(int).tolist()
-    return [
-        Resize(size, (height, width)),
-        Crop(top, left, (min(height, jitter.size), min(width, jitter.size))),
-        Pad(pad_value, (jitter.size, jitter.size)),
-    ]
+    window = (min(height, jitter.size), min(width, jitter.size))
+    return Resize(size, (height, width)), Crop(top, left, window)

@@ -1,4 +1,4 @@
-"""Stack clips into a batch."""
+"""Batches of clips."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,29 +8,20 @@ import torch
 from ...video.batching import normalize_and_pad
 
 
-def collate_clips(
-    clips: Sequence[dict[str, Any]],
-    *,
-    image_mean: Sequence[float],
-    image_std: Sequence[float],
-    rescale_factor: float = 1 / 255,
-    size_divisor: int = 32,
-) -> dict[str, Any]:
+def collate_clips(clips: Sequence[dict[str, Any]], **normalization: Any) -> dict[str, Any]:
     """
-    Normalise clips and pad them to one size with zeros at the bottom and the right.
+    Normalize clips and pad them to one size with zeros at the bottom and the right.
 
     Args:
         clips: B clips of T frames, as [`draw_clip`] or [`ClipDataset`] returns them.
-        image_mean, image_std: Mean and standard deviation of each channel, for values in [0, 1].
-        rescale_factor: Factor on the pixel values before normalisation.
-        size_divisor: Height and width of the batch are multiples of this.
+        **normalization: `image_mean`, `image_std`, `rescale_factor` and `size_divisor`, see [`normalize_and_pad`].
 
     Returns:
         Dictionary with
 
         - **pixel_values_videos**: float32 (B, T, 3, H, W).
-        - **mask_labels**: bool (N, T, H, W), the instances of all clips one after another, because each tensor that a
-          worker hands over and the main process pins costs time.
+        - **mask_labels**: bool (N, T, H, W), the instances of all clips one after another: handing over a single
+          tensor is fastest.
         - **class_labels**: int64 (N,).
         - **instance_presence**: bool (N, T), True where an instance has a pixel in a frame.
         - **instances**: list of B numbers of instances, for `split`.
@@ -45,13 +36,10 @@ def collate_clips(
     >>> import torch
     >>> from vita_hf.data.clips.collate import collate_clips
 
-    >>> clip = {
-    ...     "pixel_values": torch.zeros(2, 3, 30, 50, dtype=torch.uint8),
-    ...     "mask_labels": torch.ones(1, 2, 30, 50, dtype=torch.bool),
-    ...     "class_labels": torch.tensor([3]),
-    ...     "video_id": 7,
-    ... }
-    >>> batch = collate_clips([clip, clip], image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    >>> clip = {"video_id": 7, "class_labels": torch.tensor([3]), "mask_labels": torch.ones(1, 2, 30, 50).bool()}
+    >>> clip["pixel_values"] = torch.zeros(2, 3, 30, 50, dtype=torch.uint8)
+    >>> normalization = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 1 / 255}
+    >>> batch = collate_clips([clip, clip], **normalization, size_divisor=32)
     >>> batch["pixel_values_videos"].shape, batch["mask_labels"].shape, batch["instances"]
     (torch.Size([2, 2, 3, 32, 64]), torch.Size([2, 2, 32, 64]), [1, 1])
 
@@ -60,13 +48,7 @@ def collate_clips(
     lengths = sorted({len(clip["pixel_values"]) for clip in clips})
     if len(lengths) != 1:
         raise ValueError(f"clips: expected at least one, all with the same number of frames, got {lengths}")
-    pixels = normalize_and_pad(
-        [clip["pixel_values"] for clip in clips],
-        image_mean=image_mean,
-        image_std=image_std,
-        rescale_factor=rescale_factor,
-        size_divisor=size_divisor,
-    )
+    pixels = normalize_and_pad([clip["pixel_values"] for clip in clips], **normalization)
     instances = [len(clip["class_labels"]) for clip in clips]
     masks = torch.zeros((sum(instances), lengths[0], *pixels.shape[-2:]), dtype=torch.bool)
     for clip, padded in zip(clips, masks.split(instances)):

@@ -19,12 +19,6 @@ def sample_frames(video_length: int, num_frames: int, frame_range: int, rng: np.
 
     The reference frame is drawn from the whole video; the others are drawn with replacement from the frames at most
     `frame_range` away from it, without the reference itself. A video of one frame is repeated.
-
-    Args:
-        video_length: Number of frames in the video, at least 1.
-        num_frames: Number of frames to draw.
-        frame_range: Largest distance from the reference frame; at least 1 if `num_frames` is greater than 1.
-        rng: Source of all random numbers.
     """
     if video_length == 1:
         return [0] * num_frames
@@ -37,9 +31,7 @@ def sample_frames(video_length: int, num_frames: int, frame_range: int, rng: np.
 
 def draw_clip(row: dict[str, Any], settings: ClipSettings, rng: np.random.Generator) -> dict[str, Any]:
     """
-    Draw a clip from a video, or from an image (a row with one frame), which is repeated.
-
-    Only the drawn frames and their masks are decoded.
+    Draw a clip from a video, or repeat an image (a row with one frame). Decodes only what the clip needs.
 
     Args:
         row: A dataset row, see [`vita_hf.data.schema`].
@@ -49,46 +41,39 @@ def draw_clip(row: dict[str, Any], settings: ClipSettings, rng: np.random.Genera
     Returns:
         Dictionary with
 
-        - **pixel_values**: uint8 (T, 3, h, w), RGB, augmented but not normalised.
+        - **pixel_values**: uint8 (T, 3, h, w), RGB, augmented but not normalized.
         - **mask_labels**: bool (N, T, h, w), empty where an instance is not in a frame. Crowds and instances without a
-          pixel in the clip are left out. N may be 0: like the reference, this draws no second time.
+          pixel in the clip are left out, so that N may be 0.
         - **class_labels**: int64 (N,).
-        - **video_id**: int.
-        - **frame_indices**: list of T positions in the video.
+        - **video_id**, **frame_indices**: the row's id, and the list of T positions in the video.
 
     Raises:
         BrokenSampleError: if a frame or a mask cannot be read; the message names the video and the file.
 
     Example:
     ```python
-    >>> import io
+    >>> import tempfile
     >>> import numpy as np
-    >>> from PIL import Image
-    >>> from vita_hf.data.clips.sampling import draw_clip
-    >>> from vita_hf.data.clips.settings import ClipSettings
+    >>> from vita_hf.data import readers, synthetic
+    >>> from vita_hf.data.clips.sampling import ClipSettings, draw_clip
 
-    >>> image = io.BytesIO()
-    >>> Image.new("RGB", (64, 48)).save(image, "png")
-    >>> frames = [{"path": None, "bytes": image.getvalue()}] * 10
-    >>> row = {"video_id": 1, "height": 48, "width": 64, "frames": frames, "instances": []}
-    >>> settings = ClipSettings(num_frames=3, frame_range=2, crop_probability=0, short_edges=[96])
-    >>> clip = draw_clip(row, settings, np.random.default_rng(0))
-    >>> clip["pixel_values"].shape, clip["frame_indices"]
-    (torch.Size([3, 3, 96, 128]), [7, 7, 8])
+    >>> file = synthetic.write_synthetic_dataset(tempfile.mkdtemp(), seed=0, videos=1)
+    >>> rows = readers.read_ytvis(file, file.parent / "JPEGImages", cache_dir=file.parent).rows
+    >>> clip = draw_clip(rows[0], ClipSettings(num_frames=3), np.random.default_rng(0))
+    >>> clip["pixel_values"].shape, clip["mask_labels"].shape, clip["frame_indices"]
+    (torch.Size([3, 3, 352, 353]), torch.Size([4, 3, 352, 353]), [7, 9, 13])
 
     ```
     """
     if not row["frames"]:
         raise BrokenSampleError("malformed", row["video_id"], "frames", "expected at least one, got none")
     frames = sample_frames(len(row["frames"]), settings.num_frames, settings.frame_range, rng)
-    size, is_image = (row["height"], row["width"]), len(row["frames"]) == 1
-    transforms = draw_transforms(size, settings, rng, is_image=is_image)
+    transforms = draw_transforms((row["height"], row["width"]), settings, rng, is_image=len(row["frames"]) == 1)
     instances = [
         instance
         for instance in row["instances"]
-        if not instance["iscrowd"] and any(instance["segmentations"][frame] for frame in set(frames))
+        if not instance["iscrowd"] and any(instance["segmentations"][frame] for frame in frames)
     ]
-
     views = list(zip(frames, transforms))
     images: dict[tuple, Image.Image] = {}
     pixel_values = np.stack([np.asarray(_transformed_image(row, *view, images)) for view in views])
@@ -105,9 +90,7 @@ def draw_clip(row: dict[str, Any], settings: ClipSettings, rng: np.random.Genera
     }
 
 
-def _transformed_image(
-    row: dict[str, Any], frame: int, transforms: tuple[Transform, ...], cache: dict[tuple, Image.Image]
-) -> Image.Image:
+def _transformed_image(row: dict[str, Any], frame: int, transforms: tuple[Transform, ...], cache: dict) -> Image.Image:
     """Decode and transform a frame. The cache holds every intermediate image, which repeated frames share."""
     view = (frame, transforms)
     if view not in cache:

@@ -1,7 +1,6 @@
-"""Deterministic sampling schedule of training clips: sources mixed by weight, in an order that depends on the seed.
+"""Deterministic sampling schedule of training clips from sources mixed by weight.
 
-Samples are numbered over the whole training, from 0. The seed and n alone decide sample n, so that the number of
-workers and processes makes no difference, and training can resume at any step.
+The seed and n alone decide sample n of a training, whatever the number of workers and processes, and after any resume.
 """
 
 import sys
@@ -17,8 +16,7 @@ from ..frames import BrokenSampleError
 from .sampling import draw_clip
 from .settings import ClipSettings
 
-# Purposes of the random streams; part of their seeds.
-_SOURCES, _PERMUTATION, _CLIP = range(3)
+_SOURCES, _PERMUTATION, _CLIP = range(3)  # purposes of the random streams, part of their seeds
 
 
 class Draw(NamedTuple):
@@ -31,20 +29,19 @@ class Draw(NamedTuple):
 
 class SampleSchedule:
     """
-    The order of the samples: `schedule[n]` is the [`Draw`] of sample n.
+    The order of the samples: `schedule[n]` is the [`Draw`] of sample n, counted from 0.
 
-    The source of each sample is drawn by weight, independently of the others. Each source is an endless stream: all of
-    its rows in a random order, then all of them in another order, and so on.
+    The source of each sample is drawn by weight. Each source yields all of its rows in a random order, then all of them
+    in another order, and so on.
 
     Args:
         sizes: Number of rows of each source.
         weights: How often each source is drawn, relative to the others; 0 for never.
         seed: A non-negative integer.
-        num_samples: Length of the schedule; endless by default.
+        num_samples: Length of the schedule; endless by default. An n beyond it raises an `IndexError`.
 
     Raises:
         ValueError: if a source lacks a positive size or a non-negative weight, or if all weights are 0.
-        IndexError: from `schedule[n]`, if n is beyond the length.
 
     Example:
     ```python
@@ -87,7 +84,7 @@ class SampleSchedule:
         return Draw(source, epoch, int(_permutation(self.seed, source, epoch, self.sizes[source])[position]))
 
     def rng(self, n: int) -> np.random.Generator:
-        """Return the random number generator of sample n, which no other sample shares."""
+        """Return sample n's own random number generator."""
         return _generator(self.seed, _CLIP, *self[n])
 
     def _draw_block(self) -> None:
@@ -106,12 +103,11 @@ class ClipDataset(Dataset):
         sources: The rows of each source, a `datasets.Dataset` or another sequence.
         settings: The clip settings of each source.
         schedule: A schedule over these sources.
-        skip_broken: Whether the next row of the source replaces a broken row. The item's `skipped` then lists the
-            errors. If False, a broken row raises its error.
+        skip_broken: Whether the next row of the source replaces a broken row, whose error goes into the item's
+            `skipped`. Otherwise, and if all rows are broken, the item raises a `BrokenSampleError` or `ValueError`.
 
     Raises:
-        ValueError: if sources, settings and schedule do not match; from an item, if all rows of its source are broken.
-        BrokenSampleError: from an item, if its row is broken and `skip_broken` is False.
+        ValueError: if sources, settings and schedule do not match.
     """
 
     sources: Sequence[Sequence[dict[str, Any]]]
@@ -122,9 +118,8 @@ class ClipDataset(Dataset):
     def __post_init__(self):
         sizes, settings = [len(source) for source in self.sources], len(self.settings)
         if sizes != self.schedule.sizes or settings != len(sizes):
-            raise ValueError(
-                f"sources with {sizes} rows do not match a schedule for {self.schedule.sizes} and {settings} settings"
-            )
+            expected = f"a schedule for {self.schedule.sizes} and {settings} settings"
+            raise ValueError(f"sources with {sizes} rows do not match {expected}")
 
     def __len__(self) -> int:
         return len(self.schedule)
@@ -148,9 +143,8 @@ class StepBatchSampler:
     """
     The sample numbers of one process's batches, for the steps [start_step, steps).
 
-    With a batch size of B, optimizer step s uses the samples [s · B, (s + 1) · B). They are split into `micro_batches`
-    parts, whose gradients are accumulated, and each part is split among the processes. The split decides which process
-    sees a sample in which part, but not which samples a step uses.
+    With a batch size of B, optimizer step s uses the samples [s · B, (s + 1) · B), however they are split into
+    `micro_batches` parts, whose gradients are accumulated, and each part among the processes.
 
     Args:
         steps: Optimizer steps of the whole training.
@@ -190,18 +184,11 @@ class StepBatchSampler:
 
 
 def check_batch_size(batch_size: int, micro_batches: int, num_processes: int) -> None:
-    """
-    Check that the clips of a step can be split evenly.
-
-    Raises:
-        ValueError: if `batch_size` is not a multiple of `micro_batches` · `num_processes`, or a number is below 1.
-    """
+    """Raise a `ValueError` if the clips of a step cannot be split evenly."""
     parts = micro_batches * num_processes
     if min(batch_size, micro_batches, num_processes) < 1 or batch_size % parts:
-        raise ValueError(
-            f"batch_size: expected a multiple of micro_batches · num_processes = {parts}, all positive, "
-            f"got {batch_size}"
-        )
+        expected = f"a multiple of micro_batches · num_processes = {parts}, all positive"
+        raise ValueError(f"batch_size: expected {expected}, got {batch_size}")
 
 
 def _generator(seed: int, purpose: int, *numbers: int) -> np.random.Generator:

@@ -1,12 +1,17 @@
 """How training clips are sampled and augmented."""
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, model_validator
 
 
 class Settings(BaseModel):
-    """Base class of all settings: immutable, unknown names are errors, and `True` or "5" does not pass as a number."""
+    """
+    Base class of all settings: immutable and strict, so that `True` or "5" does not pass as a number.
+
+    Raises:
+        pydantic.ValidationError: (a ValueError) if a value or a name is wrong; the message names the field.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -17,19 +22,17 @@ def _check_ascending(bounds: tuple) -> tuple:
     return bounds
 
 
-# YAML has lists but no tuples, so these fields accept both.
-_FROM_LIST = Field(strict=False)
+Number = TypeVar("Number")
 Probability = Annotated[float, Field(ge=0, le=1)]
-Sizes = Annotated[tuple[PositiveInt, ...], Field(min_length=1), _FROM_LIST]
+# Tuples are not strict, because YAML has only lists.
+Sizes = Annotated[tuple[PositiveInt, ...], Field(min_length=1, strict=False)]
+Bounds = Annotated[tuple[Number, Number], AfterValidator(_check_ascending), Field(strict=False)]
 
 
 class LargeScaleJitter(Settings):
     """
-    Resize the longer side to `size` times a random factor, then crop and pad to `size` × `size` pixels.
-
-    Attributes:
-        size: Height and width of every frame, in pixels.
-        min_scale, max_scale: Bounds of the uniform factor.
+    Resize the longer side to `size` times a random factor in [min_scale, max_scale], then crop and pad to `size` ×
+    `size` pixels.
     """
 
     size: PositiveInt = 1024
@@ -58,22 +61,9 @@ class ClipSettings(Settings):
         max_long_edge: … while the longer side stays within this; None for no limit.
         flip_probability: Probability of the horizontal flip, drawn once per clip.
         max_rotation_degrees: Largest rotation of the frames of a clip made from a single image; 0 for no rotation.
-        rotation_center: Bounds of the centre's x and y, as fractions of the width and the height.
+        rotation_center: Bounds of the center's x and y, as fractions of the width and the height.
         large_scale_jitter: If set, replaces the crop and the resizing above.
-        pad_value: Grey value in [0, 255] that the large-scale jitter pads with.
-
-    Raises:
-        pydantic.ValidationError: (a ValueError) if a value or a name is wrong; the message names the field.
-
-    Example:
-    ```python
-    >>> from vita_hf.data.clips.settings import ClipSettings
-
-    >>> settings = ClipSettings(num_frames=3, short_edges=[96, 128])
-    >>> settings.short_edges, settings.flip_probability
-    ((96, 128), 0.5)
-
-    ```
+        pad_value: Gray value in [0, 255] that the large-scale jitter pads with.
     """
 
     num_frames: PositiveInt = 5
@@ -81,14 +71,12 @@ class ClipSettings(Settings):
     crop_probability: Probability = 0.5
     crop_resize_short_edges: Sizes = (400, 500, 600)
     crop_max_long_edge: PositiveInt | None = 1333
-    crop_size: Annotated[tuple[PositiveInt, PositiveInt], AfterValidator(_check_ascending), _FROM_LIST] = (384, 600)
+    crop_size: Bounds[PositiveInt] = (384, 600)
     short_edges: Sizes = (288, 320, 352, 384, 416, 448, 480, 512)
     max_long_edge: PositiveInt | None = 768
     flip_probability: Probability = 0.5
     max_rotation_degrees: NonNegativeFloat = 15.0
-    rotation_center: Annotated[
-        tuple[NonNegativeFloat, NonNegativeFloat], AfterValidator(_check_ascending), _FROM_LIST
-    ] = (0.4, 0.6)
+    rotation_center: Bounds[NonNegativeFloat] = (0.4, 0.6)
     large_scale_jitter: LargeScaleJitter | None = None
     pad_value: int = Field(128, ge=0, le=255)
 

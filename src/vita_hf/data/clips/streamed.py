@@ -1,4 +1,4 @@
-"""Training clips from a stream of rows, in an order that depends only on the seed."""
+"""Training clips from a stream of rows, in an order that the seed alone decides."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,17 +19,16 @@ def stream_rows(
     rows: IterableDataset, seed: int, epoch: int = 0, position: int = 0, buffer_size: int = 100
 ) -> Iterator[tuple[int, int, dict[str, Any]]]:
     """
-    Shuffle a stream of rows, epoch after epoch, without end.
+    Shuffle a stream of rows, epoch after epoch, without end. Rows without an object to learn from are left out.
 
-    The shards of an epoch come in random order, and each row is drawn at random from a buffer that the rows pass
-    through. Rows without an object to learn from are left out. Iterate in the main process only: inside a worker,
-    `datasets` yields a part of the shards, and the order would depend on the number of workers.
+    The shards of an epoch come in random order. Their rows pass through a buffer, from which the next row is drawn.
+    Iterate in the main process only: inside a worker, `datasets` yields only a part of the shards.
 
     Args:
         rows: Rows with [`schema.VIDEO_FEATURES`], from `read_parquet(…, streaming=True)`.
         seed, epoch: Decide the order.
-        position: Number of rows of the first epoch to skip. They are read (not decoded): a stream has no index.
-        buffer_size: Number of rows in the buffer. It holds their encoded images, a few MB for a video.
+        position: Number of rows of the first epoch to skip; they are read but not decoded.
+        buffer_size: Number of rows in the buffer, with their encoded images: a few MB for a video.
 
     Yields:
         The epoch, the position after the row, and the row. A stream started at both continues with the next row.
@@ -58,10 +57,10 @@ def _shuffled(rows: IterableDataset, rng: np.random.Generator, buffer_size: int)
     for row in filter(has_objects, chain.from_iterable(shards)):
         if len(buffer) < buffer_size:
             buffer.append(row)
-            continue
-        index = rng.integers(len(buffer))
-        yield buffer[index]
-        buffer[index] = row
+        else:
+            index = rng.integers(buffer_size)
+            yield buffer[index]
+            buffer[index] = row
     for index in rng.permutation(len(buffer)).tolist():
         yield buffer[index]
 
@@ -69,15 +68,10 @@ def _shuffled(rows: IterableDataset, rng: np.random.Generator, buffer_size: int)
 @dataclass(eq=False)
 class StreamedClips(Dataset):
     """
-    Clips of streamed rows: an item is `(n, row)`, and (seed, n) decide how its clip is drawn.
+    Clips of a stream of rows, from `read_parquet(…, streaming=True)`. A broken row is an error.
 
-    The main process reads the stream and sends each worker its rows, so that the order depends neither on the number of
-    workers nor on the number of processes. A broken row is an error, because a stream has no index to replace it from.
-
-    Args:
-        rows: The stream, from `read_parquet(…, streaming=True)`.
-        settings: Number of frames and augmentation.
-        seed: Decides the order of the rows and how the clips are drawn.
+    An item is `(n, row)`; the seed and n decide how its clip is drawn. Because the main process reads the stream and
+    sends each worker its rows, their order does not depend on the number of workers.
     """
 
     rows: IterableDataset
@@ -94,7 +88,7 @@ class StreamedClips(Dataset):
 
 class StreamBatchSampler:
     """
-    The batches of a [`StepBatchSampler`] with their rows: sample n is the n-th row of the stream.
+    The batches of a [`StepBatchSampler`], with their rows: sample n is the n-th row of the stream.
 
     Every process reads the whole stream and keeps the rows of its own samples.
 
@@ -127,6 +121,6 @@ class StreamBatchSampler:
             step, is_unfinished = divmod(micro_batch + 1, numbers.micro_batches)
             if not is_unfinished:
                 self._places[step] = [epoch, position]
-            while len(self._places) > 1000:  # far more than workers read ahead
+            if len(self._places) > 1000:  # far more than workers read ahead
                 del self._places[min(self._places)]
             yield [(n, rows[n]) for n in batch]

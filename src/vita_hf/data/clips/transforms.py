@@ -1,8 +1,6 @@
-"""Geometric transforms of training clips. Each one moves images, masks and polygons alike.
+"""Geometric transforms as in detectron2: each moves images, masks (uint8 (N, h, w), N ≥ 1) and polygons alike.
 
-Coordinates are continuous: pixel (row, column) covers [column, column + 1) × [row, row + 1), and polygons are (P, 2)
-arrays of (x, y). The transforms follow detectron2, which VITA was trained with. Every transform has `new_size` and the
-methods `image` (PIL), `masks` (uint8 (N, h, w), N ≥ 1) and `polygon` (float64 (P, 2)).
+A polygon is a float64 array (P, 2) of (x, y); pixel (row, column) covers [column, column + 1) × [row, row + 1).
 """
 
 import math
@@ -17,7 +15,7 @@ Size = tuple[int, int]  # height, width
 
 @dataclass(frozen=True)
 class Resize:
-    """Resize images bilinearly (antialiased when shrinking) and masks by nearest neighbour."""
+    """Resize images bilinearly (antialiased when shrinking) and masks by nearest neighbor."""
 
     size: Size
     new_size: Size
@@ -26,7 +24,7 @@ class Resize:
         return image.resize(self.new_size[::-1], Image.Resampling.BILINEAR)
 
     def masks(self, masks: np.ndarray) -> np.ndarray:
-        rows, columns = (_nearest(old, new) for old, new in zip(self.size, self.new_size))
+        rows, columns = map(_nearest, self.size, self.new_size)
         # Whole columns first: masks decoded from RLE lie column by column in memory.
         return masks.transpose(0, 2, 1).take(columns, axis=1).take(rows, axis=2).transpose(0, 2, 1)
 
@@ -73,11 +71,7 @@ class HorizontalFlip:
 
 @dataclass(frozen=True)
 class Rotate:
-    """
-    Rotate about `center` (x, y in pixels) by `degrees`, counter-clockwise as the viewer sees the image.
-
-    The size stays; pixels from outside the frame are black.
-    """
+    """Rotate counter-clockwise about `center` (x, y in pixels); pixels from outside the frame are black."""
 
     degrees: float
     center: tuple[float, float]
@@ -87,12 +81,8 @@ class Rotate:
         return image.rotate(self.degrees, Image.Resampling.BILINEAR, center=self.center)
 
     def masks(self, masks: np.ndarray) -> np.ndarray:
-        return np.stack(
-            [
-                np.asarray(Image.fromarray(mask).rotate(self.degrees, Image.Resampling.NEAREST, center=self.center))
-                for mask in np.ascontiguousarray(masks)
-            ]
-        )
+        rotated = [Image.fromarray(mask).rotate(self.degrees, center=self.center) for mask in masks]  # nearest neighbor
+        return np.stack([np.asarray(mask) for mask in rotated])
 
     def polygon(self, points: np.ndarray) -> np.ndarray:
         cos, sin = math.cos(math.radians(self.degrees)), math.sin(math.radians(self.degrees))
@@ -101,7 +91,7 @@ class Rotate:
 
 @dataclass(frozen=True)
 class Pad:
-    """Add grey pixels of `value` at the bottom and the right."""
+    """Add gray pixels of `value` at the bottom and the right."""
 
     value: int
     new_size: Size
@@ -112,8 +102,8 @@ class Pad:
         return padded
 
     def masks(self, masks: np.ndarray) -> np.ndarray:
-        (height, width), (old_height, old_width) = self.new_size, masks.shape[1:]
-        return np.pad(masks, ((0, 0), (0, height - old_height), (0, width - old_width)))
+        below, right = np.subtract(self.new_size, masks.shape[1:]).tolist()
+        return np.pad(masks, ((0, 0), (0, below), (0, right)))
 
     def polygon(self, points: np.ndarray) -> np.ndarray:
         return points
@@ -131,13 +121,9 @@ def _nearest(old: int, new: int) -> np.ndarray:
 
 def clip_polygon(points: np.ndarray, height: float, width: float) -> np.ndarray:
     """
-    Clip a polygon (P, 2) to [0, width] × [0, height].
+    Clip a polygon to [0, width] × [0, height] with the algorithm of Sutherland and Hodgman (CACM 1974).
 
-    The parts of a concave polygon stay connected by edges along the border, which cover nothing. Source: Sutherland and
-    Hodgman, Reentrant polygon clipping, CACM 1974.
-
-    Returns:
-        Array (Q, 2), with Q = 0 if the whole polygon lies outside.
+    A polygon outside loses all its points. The parts of a concave polygon stay connected along the border.
     """
     for axis, sign, bound in ((0, -1, 0), (0, 1, width), (1, -1, 0), (1, 1, height)):
         beyond = sign * (points[:, axis] - bound)
