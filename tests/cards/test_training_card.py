@@ -60,7 +60,7 @@ def test_card_of_a_measured_model():
         "| Recipe | `ytvis2019-r50` |",
         "| Changes to it | `training.seed=7`, `model.num_queries=20` |",
         "| Data | YouTube-VIS 2019 (`train.json`, 2,238 videos, weight 1); COCO (50 images, weight 0.5); My Aquarium |",
-        "| Optimiser steps | 140,000 |",
+        "| Optimizer steps | 140,000 |",
         "| Clips per step | 8 |",
         "| Seed | 7 |",
         "| Initial weights | `facebook/mask2former-swin-tiny-coco-instance` |",

@@ -1,4 +1,4 @@
-"""Model cards (README.md): the layout of every VITA card, and the card of a converted checkpoint."""
+"""Model cards: the layout of all VITA cards, and the card of a converted checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -25,15 +25,12 @@ _PUBLISHED_SCORES = {
 
 def model_card(config: VitaConfig, dataset: str | None = None, recipe: str | None = None) -> str:
     """
-    Write the card of a converted checkpoint.
+    Write the card of a converted checkpoint: Markdown that starts with the metadata the Hub reads.
 
     Args:
         config: The configuration of the converted model.
         dataset: The dataset whose categories the model predicts, a name of [`vita_hf.data.categories`].
         recipe: The recipe that the checkpoint was converted with. It adds the scores that the authors published.
-
-    Returns:
-        Markdown that starts with the metadata the Hub reads.
 
     Example:
     ```python
@@ -47,52 +44,27 @@ def model_card(config: VitaConfig, dataset: str | None = None, recipe: str | Non
     ```
     """
     backbone = _BACKBONES[recipe.rpartition("-")[2]] if recipe else None
+    title = dataset and dataset_title(dataset)
     # The video models were trained jointly with COCO.
     trained_on = dict.fromkeys(["coco", dataset]) if dataset else ()
     return render_card(
         "model.md",
         config,
         ModelCardData(license="apache-2.0", datasets=[dataset_id(name) for name in trained_on] or None),
-        title=", ".join(part for part in ("VITA", backbone, dataset and dataset_title(dataset)) if part),
-        dataset=dataset,
+        title=", ".join(part for part in ("VITA", backbone, title) if part),
+        dataset=title,
         backbone=backbone,
         recipe=recipe,
         published=_PUBLISHED_SCORES.get(recipe),
     )
 
 
-def render_card(
-    template: str,
-    config: VitaConfig,
-    metadata: ModelCardData,
-    *,
-    dataset: str | None = None,
-    backbone: str | None = None,
-    **values: Any,
-) -> str:
-    """
-    Fill a template and the metadata that all VITA models share.
-
-    Args:
-        template: A file of `cards/templates`.
-        config: The configuration of the model.
-        metadata: Metadata of this model alone.
-        dataset: The dataset whose categories the model predicts.
-        backbone: The name of the backbone. By default the configuration gives it.
-        **values: The other variables of the template.
-    """
+def render_card(template: str, config: VitaConfig, metadata: ModelCardData, **values: Any) -> str:
+    """Fill a template, and add the metadata that all VITA models share."""
     metadata.library_name = "transformers"
     metadata.pipeline_tag = "image-segmentation"  # the Hub has no task for video segmentation
     metadata.tags = ["video-instance-segmentation", "vita", "mask2former"]
-    backbone_config = config.backbone_config
-    card = ModelCard.from_template(
-        metadata,
-        template_path=str(TEMPLATES / template),
-        config=config,
-        dataset=dataset and dataset_title(dataset),
-        backbone=backbone or getattr(backbone_config, "backbone", None) or getattr(backbone_config, "model_type", None),
-        **values,
-    )
+    card = ModelCard.from_template(metadata, template_path=str(TEMPLATES / template), config=config, **values)
     return f"{card}\n"
 
 

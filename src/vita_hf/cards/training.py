@@ -1,4 +1,4 @@
-"""Model cards (README.md) of models that this package trained."""
+"""Cards of models that this package trained."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class DataSource:
     weight: float | None = None
 
     def describe(self, split: str | None = None) -> str:
-        """Describe the dataset, for example as "YouTube-VIS 2019 (`train.json`, 2,238 videos, weight 1)"."""
+        """Describe the dataset, for example: YouTube-VIS 2019 (`train.json`, 2,238 videos, weight 1)."""
         details = [split] if split else []
         if self.annotations:
             details.append(f"`{self.annotations}`")
@@ -49,16 +49,14 @@ class TrainingReport:
     Attributes:
         recipe: The name of the recipe.
         data: The training data.
-        steps: The number of optimiser steps.
-        batch_size: Clips per step.
-        seed: The seed of the training.
+        steps, batch_size, seed: Optimizer steps, clips per step and seed of the training.
         overrides: Changes to the recipe, each `section.key=value`.
         versions: Package versions by name.
         metrics: Scores as the metric returns them: fractions, -1 where undefined, and optionally `per_category`.
         evaluated_on: The data behind `metrics`.
         split: The split of `evaluated_on`, by the Hub's names, if it is known.
         base_model: The model that training started from, a Hub id or a name. None: trained from scratch.
-        license: The licence of the weights, by the Hub's names.
+        license: The license of the weights, by the Hub's names.
         hardware: The hardware that trained the model, for example "1 × NVIDIA H100".
         seconds: The duration of the training, evaluations included.
         learning_curve: Rows with equal keys, the first key `step`.
@@ -88,11 +86,10 @@ class TrainingReport:
     def __post_init__(self):
         if self.metrics and self.evaluated_on is None:
             raise ValueError("metrics without evaluated_on: expected the data that they were measured on")
-        for row in self.learning_curve:
-            if list(row) != list(self.learning_curve[0]):
-                raise ValueError(
-                    f"learning_curve: expected the columns {list(self.learning_curve[0])} in every row, got {list(row)}"
-                )
+        columns = [list(row) for row in self.learning_curve]
+        for row in columns:
+            if row != columns[0]:
+                raise ValueError(f"learning_curve: expected the columns {columns[0]} in every row, got {row}")
 
     def scores(self) -> dict[str, float]:
         """Return the metrics that have a value."""
@@ -103,16 +100,13 @@ def training_card(
     config: VitaConfig, report: TrainingReport, title: str | None = None, dataset: str | None = None
 ) -> str:
     """
-    Write the card of a trained model. Its metadata carries the scores, as fractions, in `model-index`.
+    Write the card of a trained model: Markdown that starts with the metadata the Hub reads, scores included.
 
     Args:
         config: The configuration of the model.
         report: What to say about training and scores.
         title: The heading. By default "VITA" and the name of the recipe.
         dataset: The dataset whose categories the model predicts, if it has a name.
-
-    Returns:
-        Markdown that starts with the metadata the Hub reads.
 
     Example:
     ```python
@@ -143,7 +137,7 @@ def training_card(
         metadata,
         layout=Template((TEMPLATES / "model.md").read_text(encoding="utf-8")),
         title=title,
-        dataset=dataset,
+        dataset=dataset and dataset_title(dataset),
         report=report,
         duration=None if report.seconds is None else timedelta(seconds=round(report.seconds)),
     )

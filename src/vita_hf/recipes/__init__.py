@@ -1,10 +1,7 @@
-"""Recipes: one short YAML file per released model, `<dataset>-<backbone>.yaml`, over the shared files in `base/`.
+"""Recipes: one short YAML file per released model, with the values of the authors' repository `sukjunhwang/VITA`.
 
-A recipe has the sections of [`Recipe`]. Its key `base` names another recipe, or a list of recipes, to start from: they
-are merged in this order, and the file itself comes last. Mappings are merged key by key; anything else is replaced.
-
-The values are those of the released configurations (NeurIPS 2022, arXiv 2206.04403; repository `sukjunhwang/VITA`),
-except for `training.mixed_precision`, which is fp16 there.
+Its key `base` names one or more recipes to start from. They are merged in this order, and the file itself comes last.
+Mappings are merged key by key; anything else is replaced.
 """
 
 import io
@@ -35,8 +32,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         name: One of [`list_recipes`], or the path of your own YAML file, whose `base` may name one of them.
-        overrides: Replaced values, as on the command line: `section.key=value`, the value written as in YAML. For
-            example `clips.num_frames=3` or `training.learning_rate_steps=[100, 200]`.
+        overrides: Replaced values, as on the command line: `section.key=value`, the value written as in YAML.
 
     Raises:
         ValueError: if there is no such recipe, or if a file or an override is wrong; the message lists every wrong key.
@@ -78,12 +74,8 @@ def config_from_recipe(recipe: Recipe) -> VitaConfig:
     if recipe.data.dataset is None:
         raise ValueError("data.dataset: missing; the model's labels follow from it")
     labels = id2label(recipe.data.dataset)
-    return VitaConfig(
-        **recipe.model,
-        id2label=labels,
-        label2id={label: index for index, label in labels.items()},
-        evaluation_top_k=recipe.evaluation.top_k,
-    )
+    ids = {label: index for index, label in labels.items()}
+    return VitaConfig(**recipe.model, id2label=labels, label2id=ids, evaluation_top_k=recipe.evaluation.top_k)
 
 
 def _read(file: Path) -> DictConfig:
@@ -103,7 +95,7 @@ def _read(file: Path) -> DictConfig:
 
 
 def _apply(override: str, sections: DictConfig) -> None:
-    """Replace a value in the sections; the override has the form SECTION.KEY=VALUE."""
+    """Apply an override SECTION.KEY=VALUE to the sections."""
     key, equals, value = override.partition("=")
     if not equals or not re.fullmatch(r"\w+(\.\w+)+", key.strip()):
         raise ValueError(f"override {override!r}: expected SECTION.KEY=VALUE")

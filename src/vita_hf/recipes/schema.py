@@ -4,15 +4,7 @@ from collections.abc import Collection
 from dataclasses import fields
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveInt,
-    ValidationError,
-)
+from pydantic import BeforeValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 from transformers.processing_utils import VideosKwargs
 
 from ..configuration_vita import VitaConfig
@@ -34,23 +26,16 @@ class TrainingSettings(Settings):
         batch_size: Clips per step, over all processes and accumulated micro-batches.
         learning_rate: Peak learning rate of AdamW.
         backbone_multiplier: Factor on the learning rate of the backbone.
-        learning_rate_steps: Steps at which the learning rate is multiplied by `learning_rate_gamma`; the named step is
-            the first with the lower rate.
-        learning_rate_gamma: See `learning_rate_steps`.
-        warmup_steps, warmup_factor: Over the first `warmup_steps`, the learning rate grows linearly from
-            `warmup_factor` times its value.
+        learning_rate_steps, learning_rate_gamma: Each of these steps multiplies the learning rate by this factor.
+        warmup_steps, warmup_factor: The learning rate grows linearly from this fraction of it, over these first steps.
         weight_decay: Weight decay of all parameters but norm layers, embeddings and relative position biases.
         betas, epsilon: Parameters of AdamW.
         max_grad_norm: Limit on the norm of the gradient of all parameters together; 0 for no limit.
-        mixed_precision: "no", "bf16", "fp16" (with a gradient scaler, as in the paper), or "auto": bf16 on devices
-            that support it, "no" elsewhere.
-        init: Where the weights come from: "scratch"; "backbone" (the recipe's backbone, pre-trained by timm or
-            transformers); or a directory or Hub id of a VITA or Mask2Former model.
+        mixed_precision: "no", "bf16", "fp16" (as in the paper), or "auto": bf16 if the device supports it, else "no".
+        init: Initial weights: "scratch"; "backbone" (pre-trained by timm or transformers); or a directory or Hub id of
+            a VITA or Mask2Former model.
         seed: Seed of all random numbers.
-        save_dtype: Dtype of the final model's weights in the file. The model loads as float32 in any case.
-
-    Raises:
-        pydantic.ValidationError: (a ValueError) if a value or a name is wrong; the message names the field.
+        save_dtype: Dtype of the weights in the final model's file, which loads as float32 in any case.
     """
 
     steps: PositiveInt
@@ -82,14 +67,7 @@ class TrainingSettings(Settings):
 
 
 class SourceSettings(Settings):
-    """
-    One dataset that training clips come from.
-
-    Attributes:
-        dataset: A name of [`vita_hf.data.categories`].
-        weight: How often clips are drawn from it, relative to the other sources.
-        clips: The fields that differ from the recipe's `clips`.
-    """
+    """A dataset to train on: how often its clips are drawn, and the fields that differ from the recipe's `clips`."""
 
     dataset: str
     weight: NonNegativeFloat = 1.0
@@ -97,15 +75,9 @@ class SourceSettings(Settings):
 
 
 class DataSettings(Settings):
-    """
-    What a model learns.
+    """The dataset whose categories a model learns, and the datasets to train on."""
 
-    Attributes:
-        dataset: A name of [`vita_hf.data.categories`], whose categories are the model's labels.
-        train: The training data; `--train-json` or `--train-parquet` may replace it.
-    """
-
-    dataset: str | None = None
+    dataset: str | None = None  # a name of `vita_hf.data.categories`
     train: Annotated[tuple[SourceSettings, ...], Field(strict=False)] = ()
 
 
@@ -115,36 +87,20 @@ class EvaluationSettings(Settings):
     top_k: PositiveInt = 10
 
 
-def _one_of(names: Collection[str]) -> AfterValidator:
+def _one_of(names: Collection[str]) -> BeforeValidator:
     def check(name: str) -> str:
         if name not in names:
             raise ValueError(f"no such key; expected one of {', '.join(sorted(names))}")
         return name
 
-    return AfterValidator(check)
+    return BeforeValidator(check)
 
 
 class Recipe(Settings):
     """
     Everything that a training follows from, except for its data files.
 
-    Attributes:
-        data: The labels and the datasets to train on.
-        clips: How clips are sampled and augmented.
-        training: How the model is optimized.
-        model: Fields of [`VitaConfig`].
-        processor: Fields of [`VitaVideoProcessor`].
-        evaluation: How the model is scored.
-
-    Example:
-    ```python
-    >>> from vita_hf.recipes import load_recipe
-
-    >>> recipe = load_recipe("ytvis2019-r50", ["training.steps=100"])
-    >>> recipe.training.steps, recipe.training.batch_size, recipe.clips.num_frames
-    (100, 8, 5)
-
-    ```
+    The dictionaries `model` and `processor` hold fields of [`VitaConfig`] and of [`VitaVideoProcessor`].
     """
 
     data: DataSettings
