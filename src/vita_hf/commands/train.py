@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from ..recipes import list_recipes
-from ..training.launch import launch
+from ..training.launch import launch_command
 from ..training.options import TrainingOptions
 from ..training.run import train
 from ..training.signals import TrainingInterrupted
@@ -37,13 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--set", nargs="+", default=[], dest="overrides", metavar="SECTION.KEY=VALUE", help="replace recipe values")
     add("--init", help="'scratch', 'backbone', or a directory or Hub id of a VITA or Mask2Former model")
     add("--output", type=Path, required=True, help="directory for the model, its checkpoints and its log")
-    _add_data_arguments(parser.add_argument_group("data", "either the datasets that the recipe names, or your own"))
-    _add_run_arguments(parser.add_argument_group("run"))
-    _add_launch_arguments(parser.add_argument_group("launch"))
 
-
-def _add_data_arguments(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
+    add = parser.add_argument_group("data", "either the datasets that the recipe names, or your own").add_argument
     add("--data-root", type=Path, help="directory with ytvis_2019/, ytvis_2021/, ovis/ and coco/ as unpacked")
     add("--train-json", type=Path, help="annotations in YouTube-VIS form (for COCO recipes in COCO form)")
     add("--train-images", type=Path, help="directory that its file names are relative to")
@@ -53,34 +48,32 @@ def _add_data_arguments(group: argparse._ArgumentGroup) -> None:
     add("--eval-images", type=Path, help="directory that its file names are relative to")
     add("--skip-broken", action="store_true", help="skip, count and log videos that cannot be read")
 
-
-def _add_run_arguments(group: argparse._ArgumentGroup) -> None:
-    options = TrainingOptions
-    # `accelerate launch` can set the variable.
-    micro_batches = int(os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", options.micro_batches))
-
-    def add_number(name: str, default: int, meaning: str) -> None:
-        group.add_argument(name, type=int, default=default, metavar="N", help=f"{meaning} (default: {default})")
-
-    add_number("--micro-batches", micro_batches, "forward passes per step, to accumulate gradients")
-    add_number("--workers", options.workers, "processes that load clips, for each training process")
-    add_number("--log-every", options.log_every, "steps between log entries")
-    add_number("--checkpoint-every", options.checkpoint_every, "steps between checkpoints")
-    add_number("--keep", options.keep, "checkpoints to keep")
-    add_number("--evaluate-every", options.evaluate_every, "steps between evaluations; 0: only at the end")
-    add = group.add_argument
+    add = parser.add_argument_group("run").add_argument
+    for name, meaning in {
+        "micro_batches": "forward passes per step, to accumulate gradients",
+        "workers": "processes that load clips, for each training process",
+        "log_every": "steps between log entries",
+        "checkpoint_every": "steps between checkpoints",
+        "keep": "checkpoints to keep",
+        "evaluate_every": "steps between evaluations; 0: only at the end",
+    }.items():
+        default = getattr(TrainingOptions, name)
+        if name == "micro_batches":  # `accelerate launch` can set the variable
+            default = int(os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", default))
+        meaning += f" (default: {default})"
+        add(f"--{name.replace('_', '-')}", type=int, default=default, metavar="N", help=meaning)
     add("--gradient-checkpointing", action="store_true", help="less memory, more time")
     add("--overwrite", action="store_true", help="remove an earlier training from --output")
     add("--report-to", metavar="TRACKER", help="a tracker that Accelerate knows, such as tensorboard or wandb")
     add("--push-to-hub", metavar="REPO", help="upload the finished model")
     add("--cpu", action="store_true", help="use the CPU even if there is a GPU")
+    _add_launch_arguments(parser.add_argument_group("launch"))
 
 
 def _add_launch_arguments(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument(
-        "--accelerate-config", metavar="CONFIG", help="one_gpu, several_gpus, fsdp, cpu, or a YAML file of your own"
-    )
-    parser.add_argument("--num-processes", type=int, metavar="N", help="processes (default: the config's, or the GPUs)")
+    add = parser.add_argument
+    add("--accelerate-config", metavar="CONFIG", help="one_gpu, several_gpus, fsdp, cpu, or a YAML file of your own")
+    add("--num-processes", type=int, metavar="N", help="processes (default: the config's, or the GPUs)")
 
 
 def run(args: argparse.Namespace) -> int | None:
@@ -89,7 +82,8 @@ def run(args: argparse.Namespace) -> int | None:
         parser = argparse.ArgumentParser(add_help=False)
         _add_launch_arguments(parser)
         _, arguments = parser.parse_known_args(args.argv)
-        launch(args.accelerate_config, arguments, args.num_processes)
+        command = launch_command(args.accelerate_config, arguments, args.num_processes)
+        os.execv(command[0], command)
     if args.num_processes is not None:
         raise ValueError("--num-processes: expected --accelerate-config")
     is_main_process = os.environ.get("RANK", "0") == "0"

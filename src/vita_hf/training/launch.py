@@ -1,10 +1,8 @@
 """Launching a training in several processes, with one of the Accelerate configs of this package."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 import yaml
@@ -12,9 +10,9 @@ import yaml
 CONFIGS = Path(__file__).parent / "accelerate_configs"
 
 
-def launch(config: str, arguments: Sequence[str], num_processes: int | None = None) -> NoReturn:
+def launch_command(config: str, arguments: Sequence[str], num_processes: int | None = None) -> list[str]:
     """
-    Replace this process by `accelerate launch … -m vita_hf <arguments>`.
+    Build the command `accelerate launch … -m vita_hf <arguments>`.
 
     Args:
         config: A config of this package ("one_gpu", "several_gpus", "fsdp", "cpu") or the path of a YAML file.
@@ -23,14 +21,6 @@ def launch(config: str, arguments: Sequence[str], num_processes: int | None = No
 
     Raises:
         ValueError: if there is no such config, or neither a GPU nor a number of processes.
-    """
-    command = launch_command(config, arguments, num_processes)
-    os.execv(command[0], command)
-
-
-def launch_command(config: str, arguments: Sequence[str], num_processes: int | None = None) -> list[str]:
-    """
-    Build the command of [`launch`].
 
     Example:
     ```python
