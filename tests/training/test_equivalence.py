@@ -95,7 +95,7 @@ def expect_close(actual: dict[str, torch.Tensor], expected: dict[str, torch.Tens
 
 @pytest.fixture(scope="module")
 def whole():
-    """Losses and gradients of both clips in one batch, and what `STEPS` optimiser steps on it do."""
+    """Losses and gradients of both clips in one batch, and what `STEPS` optimizer steps on it do."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         model, batch = tiny_model().train(), uneven_batch()
         PointsOfSamples(monkeypatch, model.config, batch, [0, 1])

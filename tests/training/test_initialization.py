@@ -31,7 +31,7 @@ def test_from_a_mask2former_with_other_classes(tmp_path, caplog):
     assert len(shared) > 100
     for name in shared:
         assert torch.equal(ours[name], theirs[name]), name
-    assert "class heads initialised again" in caplog.text and "7 classes" in caplog.text
+    assert "class heads initialized again" in caplog.text and "7 classes" in caplog.text
     assert "is a detector" in caplog.text
 
 
@@ -40,7 +40,7 @@ def test_from_a_vita_model(tmp_path, caplog):
     first.save_pretrained(tmp_path)
     with caplog.at_level(logging.INFO):
         same = build_model({"object_encoder_window_size": 3, "num_video_queries": 9}, NAMES, str(tmp_path))
-    assert "initialised again" not in caplog.text
+    assert "initialized again" not in caplog.text
     assert same.config.object_encoder_window_size == 3 and same.config.num_video_queries == 4
     for name, tensor in first.state_dict().items():
         assert torch.equal(same.state_dict()[name], tensor), name

@@ -132,7 +132,7 @@ def test_the_finished_model(data, uninterrupted):
         "| Recipe | `tiny-synthetic` |",
         "`training.steps=7`",
         "(6 videos, weight 1)",
-        "| Optimiser steps | 7 |",
+        "| Optimizer steps | 7 |",
         "| Time | 0:0",
     ):
         assert fact in card
@@ -348,14 +348,15 @@ def test_two_processes(data, tmp_path):
     for frame in (data[1] / "00001").iterdir():
         frame.unlink()
     options = ("--workers", "0", "--skip-broken")
-    args = arguments(data, tmp_path, "training.steps=2", options=options)
+    # Without batch statistics, and with points enough to match alike whatever their places, a step is the same.
+    changes = ("model.backbone_config.model_type=convnext", "model.train_num_points=2000")
+    args = arguments(data, tmp_path, "training.steps=2", *changes, options=options)
     done = run_python(*TORCHRUN, "-m", "vita_hf", "train", *args)
     assert done.stderr.count("processes: 2 (cpu)") == 1
     assert [entry["step"] for entry in read_log(tmp_path)] == [1, 2]
     assert done.stderr.count("skipped: video 2, ") == read_log(tmp_path)[-1]["skipped"] == 2  # 8 draws of 4 videos
     checkpoint = Checkpoints(tmp_path / "checkpoints", 1).path(2)
     assert {f"random_states_{rank}.pkl" for rank in (0, 1)} <= {path.name for path in checkpoint.iterdir()}
-    # The first step's class losses depend on no points but the matcher's: near those of one process.
-    run_training(arguments(data, tmp_path / "one", "training.steps=1", options=("--skip-broken",)))
+    run_training(arguments(data, tmp_path / "one", "training.steps=1", *changes, options=("--skip-broken",)))
     one, two = read_log(tmp_path / "one")[0], read_log(tmp_path)[0]
-    assert two["loss_vita_ce"] == pytest.approx(one["loss_vita_ce"], rel=0.02)
+    assert two["loss_vita_ce"] == pytest.approx(one["loss_vita_ce"], rel=1e-5)

@@ -1,6 +1,6 @@
 """`vita-hf train` on gloo processes with Accelerate's FSDP, which Accelerate itself offers on GPUs only.
 
-Everything but the choice of FSDP is Accelerate's own: wrapping, the optimiser's new parameters, checkpoints.
+Everything but the choice of FSDP is Accelerate's own: wrapping, the optimizer's new parameters, checkpoints.
 """
 
 import sys

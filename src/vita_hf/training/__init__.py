@@ -1,1 +1,1 @@
-"""Training: settings, optimiser, starting points, data, checkpoints, and the loop over them."""
+"""Training: options, data, starting weights, loop, checkpoints and the finished model; `run.train` connects them."""

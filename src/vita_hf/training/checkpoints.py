@@ -38,14 +38,7 @@ class Checkpoints:
         return self.folder / f"step-{step:09d}"
 
     def save(self, accelerator: Accelerator, step: int, state: dict[str, Any]) -> None:
-        """
-        Save weights, optimiser, gradient scaler and random states. Call this in every process.
-
-        Args:
-            accelerator: Holds what was prepared for the training.
-            step: Number of finished steps.
-            state: Plain values to save as well.
-        """
+        """Save what `accelerator` prepared, random states, and `state` (plain values). Call this in every process."""
         with ExitStack() as stack:
             unfinished = [None]
             if accelerator.is_main_process:
@@ -63,6 +56,6 @@ class Checkpoints:
         accelerator.wait_for_everyone()
 
     def load(self, accelerator: Accelerator, step: int) -> dict[str, Any]:
-        """Load a checkpoint into what `accelerator` prepared, in every process. Return the `state` of `save`."""
+        """Load a checkpoint into what `accelerator` prepared, and return its `state`. Call this in every process."""
         accelerator.load_state(str(self.path(step)))
         return json.loads((self.path(step) / _STATE).read_text())

@@ -1,8 +1,6 @@
 """Where the weights of a training come from."""
 
-import contextlib
 import logging
-from collections.abc import Generator
 from typing import Any
 
 import timm
@@ -40,7 +38,7 @@ def build_model(fields: dict[str, Any], id2label: dict[int, str], init: str) -> 
         id2label: The classes of the training data.
         init: "scratch"; "backbone" for a backbone as timm or transformers trained it; or a directory or Hub id of a
             VITA model (for example a converted COCO checkpoint) or of a Mask2Former. The sizes of such a model replace
-            those in `fields`, and its class heads are initialised again if its classes differ.
+            those in `fields`, and its class heads are initialized again if its classes differ.
 
     Raises:
         ValueError: if the checkpoint is of another model type, or if more than its class heads does not fit.
@@ -49,9 +47,7 @@ def build_model(fields: dict[str, Any], id2label: dict[int, str], init: str) -> 
     labels = {"id2label": dict(id2label), "label2id": {name: label for label, name in id2label.items()}}
     if init not in ("scratch", "backbone"):
         return _from_checkpoint(init, fields, labels)
-    with _name_the_section():
-        config = VitaConfig(**fields, **labels)
-    model = VitaForVideoInstanceSegmentation(config)
+    model = VitaForVideoInstanceSegmentation(_make_config({**fields, **labels}))
     if init == "backbone":
         load_pretrained_backbone(model)
     return model
@@ -59,11 +55,11 @@ def build_model(fields: dict[str, Any], id2label: dict[int, str], init: str) -> 
 
 def pretrained_name(backbone_config: Any) -> str:
     """Name the weights that `init: backbone` loads: a timm model, or a Hub id for other backbones."""
-    config = backbone_config
-    if isinstance(config, TimmBackboneConfig):
-        # The released models' ResNets start from torchvision's weights, which are not timm's default.
-        return f"{config.backbone}.tv_in1k" if config.backbone in ("resnet50", "resnet101") else config.backbone
-    return getattr(config, "_name_or_path", "")
+    if not isinstance(backbone_config, TimmBackboneConfig):
+        return getattr(backbone_config, "_name_or_path", "")
+    name = str(backbone_config.backbone)
+    # The ResNets of the released models start from torchvision's weights, which are not timm's default.
+    return f"{name}.tv_in1k" if name in ("resnet50", "resnet101") else name
 
 
 def load_pretrained_backbone(model: VitaForVideoInstanceSegmentation) -> None:
@@ -94,10 +90,9 @@ def load_pretrained_backbone(model: VitaForVideoInstanceSegmentation) -> None:
     logger.info("backbone: pretrained weights of %s", source)
 
 
-@contextlib.contextmanager
-def _name_the_section() -> Generator[None]:
+def _make_config(fields: dict[str, Any]) -> VitaConfig:
     try:
-        yield
+        return VitaConfig.from_dict(fields)
     except StrictDataclassError as error:
         raise ValueError(f"the recipe's model section: {error.__cause__ or error}") from error
 
@@ -112,8 +107,7 @@ def _from_checkpoint(source: str, fields: dict[str, Any], labels: dict[str, Any]
     is_vita = checkpoint.model_type == "vita"
     shapes = _DETECTOR_SHAPES | _VIDEO_SHAPES if is_vita else _DETECTOR_SHAPES
     changes = {name: value for name, value in fields.items() if name not in shapes}
-    with _name_the_section():
-        config = VitaConfig.from_dict({**checkpoint.to_dict(), **changes, **labels})
+    config = _make_config({**checkpoint.to_dict(), **changes, **labels})
     model, info = VitaForVideoInstanceSegmentation.from_pretrained(
         source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
     )
@@ -128,17 +122,11 @@ def _from_checkpoint(source: str, fields: dict[str, Any], labels: dict[str, Any]
         raise ValueError(f"{source} lacks {len(missing)} tensors, for example {missing[0]}")
     if not is_vita:
         logger.info("%s is a detector: the video part starts from scratch (%d tensors)", source, len(missing))
-    names = [list((labelled.id2label or {}).values()) for labelled in (checkpoint, config)]
-    if names[0] != names[1]:
+    before, now = (list((labelled.id2label or {}).values()) for labelled in (checkpoint, config))
+    if before != now:
         if not mismatched:  # equally many classes
             model.class_predictor.reset_parameters()
             model.video_class_predictor.reset_parameters()
-        logger.warning(
-            "class heads initialised again: %s has %d classes (%s, …), the training data has %d (%s, …)",
-            source,
-            len(names[0]),
-            names[0][0],
-            len(names[1]),
-            names[1][0],
-        )
+        classes = f"{len(before)} classes ({before[0]}, …), the training data has {len(now)} ({now[0]}, …)"
+        logger.warning("class heads initialized again: %s has %s", source, classes)
     return model

@@ -165,7 +165,7 @@ def _log_start(trainer: Trainer, sources: Sequence[Source], resumed: bool) -> No
         "continuing after" if resumed else "starting at",
         trainer.step,
         settings.steps,
-        ", ".join(f"{source.data.name}: {source.num_rows or 'streamed'} rows" for source in sources),
+        ", ".join(f"{source.num_rows or 'streamed'} rows of {source.data.name}" for source in sources),
         sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad) / 1e6,
         accelerator.num_processes,
         accelerator.device.type,
