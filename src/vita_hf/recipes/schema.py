@@ -26,8 +26,8 @@ class TrainingSettings(Settings):
         batch_size: Clips per step, over all processes and accumulated micro-batches.
         learning_rate: Peak learning rate of AdamW.
         backbone_multiplier: Factor on the learning rate of the backbone.
-        learning_rate_steps, learning_rate_gamma: Each of these steps multiplies the learning rate by this factor.
-        warmup_steps, warmup_factor: The learning rate grows linearly from this fraction of it, over these first steps.
+        learning_rate_steps, learning_rate_gamma: From each of these steps on, this factor lowers the learning rate.
+        warmup_steps, warmup_factor: Over the first steps, the learning rate grows linearly from this fraction of it.
         weight_decay: Weight decay of all parameters but norm layers, embeddings and relative position biases.
         betas, epsilon: Parameters of AdamW.
         max_grad_norm: Limit on the norm of the gradient of all parameters together; 0 for no limit.

@@ -102,12 +102,12 @@ class ClipDataset(Dataset):
     Args:
         sources: The rows of each source, a `datasets.Dataset` or another sequence.
         settings: The clip settings of each source.
-        schedule: A schedule over these sources.
-        skip_broken: Whether the next row of the source replaces a broken row, whose error goes into the item's
-            `skipped`. Otherwise, and if all rows are broken, the item raises a `BrokenSampleError` or `ValueError`.
+        schedule: A schedule over the sources.
+        skip_broken: Whether the next row of the source replaces a broken row. The item's `skipped` lists the errors.
 
     Raises:
-        ValueError: if sources, settings and schedule do not match.
+        ValueError: if sources, settings and schedule do not match; from an item, if all rows of its source are broken.
+        BrokenSampleError: from an item, if its row is broken and `skip_broken` is False.
     """
 
     sources: Sequence[Sequence[dict[str, Any]]]

@@ -31,8 +31,9 @@ Bounds = Annotated[tuple[Number, Number], AfterValidator(_check_ascending), Fiel
 
 class LargeScaleJitter(Settings):
     """
-    Resize the longer side to `size` times a random factor in [min_scale, max_scale], then crop and pad to `size` ×
-    `size` pixels.
+    Scale a frame at random, then crop and pad it to a square of `size` pixels.
+
+    The longer side becomes `size` times a factor that is uniform in [`min_scale`, `max_scale`].
     """
 
     size: PositiveInt = 1024
