@@ -41,7 +41,7 @@ HEIGHT, WIDTH, FRAMES, CATEGORIES = 720, 1280, 27, 40
 
 
 def random_object(rng: np.random.Generator) -> dict:
-    """Draw a blob that moves: its centre, speed, half sizes, and what makes its outline uneven."""
+    """Draw a blob that moves: its center, speed, half sizes, and what makes its outline uneven."""
     half = np.clip(rng.lognormal(np.log([115, 95]), 0.5), 15, [450, 300])
     return {
         "center": rng.uniform([150, 100], [WIDTH - 150, HEIGHT - 100]),

@@ -2,10 +2,10 @@
 
 The baseline sees only the frame detector's predictions for each frame: the best class of every query, its score (class
 probability times mask score, as for VITA's own tracks) and its mask. It links detections of the same class whose mask
-centres are nearest, by Hungarian matching within a distance limit. A track survives a gap of a few frames. Its score is
+centers are nearest, by Hungarian matching within a distance limit. A track survives a gap of a few frames. Its score is
 the mean score of its detections; a second baseline counts the frames in which the track is not seen as 0. Both try all
 combinations of a few score thresholds, distance limits and gaps. VITA is compared with the combination that has the
-best AP *on this very split*, which favours the baselines.
+best AP *on this very split*, which favors the baselines.
 
     python benchmarks/benchmark_tracking.py --model DIR --annotations split.json --images split/JPEGImages
 """
@@ -45,11 +45,11 @@ Track = list[tuple[int, int]]  # (frame, index of the detection in it), frames a
 
 @dataclass
 class Detections:
-    """The n detections in one frame: labels, scores, mask centres (y, x) in image diagonals, and masks as RLE."""
+    """The n detections in one frame: labels, scores, mask centers (y, x) in image diagonals, and masks as RLE."""
 
     labels: np.ndarray
     scores: np.ndarray
-    centres: np.ndarray
+    centers: np.ndarray
     masks: list[dict]
 
     @classmethod
@@ -57,13 +57,13 @@ class Detections:
         """Take the instances of a video of one frame, without those whose mask is empty."""
         keep = instances.masks[:, 0].flatten(1).any(1)
         masks = instances.masks[keep, 0]
-        centres = np.array([mask.nonzero().double().mean(0).numpy() for mask in masks]).reshape(-1, 2)
+        centers = np.array([mask.nonzero().double().mean(0).numpy() for mask in masks]).reshape(-1, 2)
         labels, scores = instances.labels[keep].numpy(), instances.scores[keep].numpy()
-        return cls(labels, scores, centres / np.hypot(*instances.size), encode_masks(masks))
+        return cls(labels, scores, centers / np.hypot(*instances.size), encode_masks(masks))
 
     def above(self, threshold: float) -> "Detections":
         keep = np.flatnonzero(self.scores >= threshold)
-        return Detections(self.labels[keep], self.scores[keep], self.centres[keep], [self.masks[i] for i in keep])
+        return Detections(self.labels[keep], self.scores[keep], self.centers[keep], [self.masks[i] for i in keep])
 
 
 def link(frames: list[Detections], limit: float, gap: int) -> list[Track]:
@@ -72,16 +72,16 @@ def link(frames: list[Detections], limit: float, gap: int) -> list[Track]:
 
     Args:
         frames: The detections of each frame.
-        limit: Largest distance, in image diagonals, between the centres of a detection and of a track's last one.
+        limit: Largest distance, in image diagonals, between the centers of a detection and of a track's last one.
         gap: The most frames in a row in which a track may be unseen.
     """
     tracks: list[Track] = []
     for frame, detections in enumerate(frames):
         alive = [track for track in tracks if frame - track[-1][0] <= gap + 1]
         ends = [(frames[track[-1][0]], track[-1][1]) for track in alive]
-        centres = np.array([end.centres[i] for end, i in ends]).reshape(-1, 1, 2)
+        centers = np.array([end.centers[i] for end, i in ends]).reshape(-1, 1, 2)
         labels = np.array([end.labels[i] for end, i in ends], dtype=np.int64).reshape(-1, 1)
-        distances = np.linalg.norm(centres - detections.centres, axis=-1)
+        distances = np.linalg.norm(centers - detections.centers, axis=-1)
         allowed = (labels == detections.labels) & (distances <= limit)
         # A forbidden pair costs more than any number of allowed ones, and is dropped afterwards.
         rows, columns = linear_sum_assignment(np.where(allowed, distances, 1e3))

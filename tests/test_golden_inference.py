@@ -23,7 +23,7 @@ def assert_close(ours: torch.Tensor, golden, case: str, name: str, frames=None):
 
 
 def network_input(golden, case: str) -> torch.Tensor:
-    """The case's frames, normalised and padded, by formula."""
+    """The case's frames, normalized and padded, by formula."""
     frames = golden.tensors[f"eval_{case}.pixel_values"].double()
     mean = torch.tensor([123.675, 116.28, 103.53], dtype=torch.float64)[:, None, None]
     std = torch.tensor([58.395, 57.12, 57.375], dtype=torch.float64)[:, None, None]

@@ -30,7 +30,7 @@ def processor():
 
 
 @pytest.mark.parametrize("case", ["a", "b", "t1"])
-def test_golden_frames_are_normalised_before_they_are_padded(golden, case):
+def test_golden_frames_are_normalized_before_they_are_padded(golden, case):
     frames = golden.tensors[f"eval_{case}.pixel_values"]
     inputs = VitaVideoProcessor(do_resize=False)(frames, return_tensors="pt")
     num_frames, _, height, width = frames.shape
@@ -135,16 +135,16 @@ def test_ambiguous_layouts(processor):
     np.testing.assert_array_equal(pixels[0, ..., :3, :4].numpy(), last)
 
 
-def test_grey_and_alpha_become_rgb(processor, tmp_path):
-    colour, grey = random_video(), random_video(channels=1)
-    alpha = np.concatenate([colour, random_video(channels=1, seed=5)], axis=-1)
-    expected = processor(np.repeat(grey, 3, axis=-1)).pixel_values_videos
-    for given in (grey, list(grey[..., 0]), [Image.fromarray(f[..., 0]) for f in grey]):
+def test_gray_and_alpha_become_rgb(processor, tmp_path):
+    color, gray = random_video(), random_video(channels=1)
+    alpha = np.concatenate([color, random_video(channels=1, seed=5)], axis=-1)
+    expected = processor(np.repeat(gray, 3, axis=-1)).pixel_values_videos
+    for given in (gray, list(gray[..., 0]), [Image.fromarray(f[..., 0]) for f in gray]):
         assert torch.equal(processor(given).pixel_values_videos, expected)
-    expected = processor(colour).pixel_values_videos
+    expected = processor(color).pixel_values_videos
     for given in (alpha, alpha.transpose(0, 3, 1, 2), [Image.fromarray(f) for f in alpha]):
         assert torch.equal(processor(given).pixel_values_videos, expected)
-    for given in (grey, alpha, [Image.fromarray(f) for f in alpha], [Image.fromarray(f[..., 0]) for f in grey]):
+    for given in (gray, alpha, [Image.fromarray(f) for f in alpha], [Image.fromarray(f[..., 0]) for f in gray]):
         with pytest.raises(ValueError, match=r"video 0, frame 0: expected 3 channels \(do_convert_rgb=False\), got"):
             processor(given, do_convert_rgb=False)
 

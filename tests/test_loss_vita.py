@@ -103,7 +103,7 @@ def test_losses_do_not_depend_on_the_default_dtype(monkeypatch):
 
 
 def test_matching_costs_by_definition():
-    """At one point per pixel centre, sampling is reading, and every term can be written out."""
+    """At one point per pixel center, sampling is reading, and every term can be written out."""
     model = tiny_model()
     config = model.config
     height, width, frames = 4, 6, 2

@@ -331,7 +331,7 @@ def test_output_in_training():
     assert validation.masks_queries_logits.shape == (2, 10, 3, 16, 16) and validation.loss.isfinite()
 
 
-# -- Saving, loading, initialisation -----------------------------------------------------------------------------------
+# -- Saving, loading, initialization -----------------------------------------------------------------------------------
 
 
 def test_round_trip_in_a_fresh_process_is_exact(golden, tmp_path):
@@ -393,7 +393,7 @@ def test_missing_weights_are_drawn_as_at_construction(backbone, tmp_path):
             assert drawn.float().std() == pytest.approx(expected.float().std().item(), rel=0.35), name
 
 
-def test_initialisation_is_the_references():
+def test_initialization_is_the_references():
     config = tiny_config("swin", hidden_dim=128, feature_size=128, mask_feature_size=128)
     model = VitaForVideoInstanceSegmentation(config)
 

@@ -64,7 +64,7 @@ class VitaConfig(Mask2FormerConfig):
     num_video_queries (`int`, *optional*, defaults to 100):
         Number of queries of the object decoder: the most tracks that a video can have.
     object_encoder_layers (`int`, *optional*, defaults to 6):
-        Layers of the object encoder, which lets the frame queries of neighbouring frames exchange information.
+        Layers of the object encoder, which lets the frame queries of neighboring frames exchange information.
     object_encoder_window_size (`int`, *optional*, defaults to 6):
         Frames in one attention window of the object encoder; 0 lets all frames attend to each other.
     object_decoder_layers (`int`, *optional*, defaults to 3):

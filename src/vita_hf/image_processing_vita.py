@@ -63,7 +63,7 @@ class VitaVideoProcessorKwargs(VideosKwargs, total=False):
 
     Frames are resized as uint8 (bilinear, antialiased) such that the shorter side becomes `size["shortest_edge"]` and
     the longer side is at most `size["longest_edge"]`; or to exactly `size["height"]` and `size["width"]`. Then they are
-    rescaled, normalised with ImageNet's mean and standard deviation, and padded with zeros at the right and the bottom
+    rescaled, normalized with ImageNet's mean and standard deviation, and padded with zeros at the right and the bottom
     to a multiple of `size_divisor`. The released models use a shorter side of 360 (ResNet) or 448 (Swin).
     """
 )
@@ -96,15 +96,15 @@ class VitaVideoProcessor(BaseVideoProcessor):
         videos (`VideoInput`):
             One video or a list of videos.
 
-            - An image is a path with an image's suffix, a PIL image, or an array or tensor with 2 (grey) or 3
+            - An image is a path with an image's suffix, a PIL image, or an array or tensor with 2 (gray) or 3
               dimensions. A list of images is one video, and so is a single image.
             - A video is a path to a video file or to a folder of frames (in natural order of their names), an array or
               tensor with 4 dimensions, or a list of images. A list of videos is a batch, and so is an array with 5
               dimensions.
 
-            Arrays are (…, H, W, C) or (…, C, H, W) with 1 (grey), 3 or 4 (RGB and alpha) channels. If both are
+            Arrays are (…, H, W, C) or (…, C, H, W) with 1 (gray), 3 or 4 (RGB and alpha) channels. If both are
             possible, NumPy arrays are channels last and tensors channels first, unless `input_data_format` is given.
-            Grey is repeated and alpha dropped; with `do_convert_rgb=False`, frames that are not RGB are errors. Images
+            Gray is repeated and alpha dropped; with `do_convert_rgb=False`, frames that are not RGB are errors. Images
             are turned upright by their EXIF tag, video files by their rotation.
 
             Values are uint8 or float. Floats are in [0, 255] too, or in [0, 1] with `do_rescale=False`. Tensors are
@@ -252,7 +252,7 @@ class VitaVideoProcessor(BaseVideoProcessor):
         return_tensors: str | TensorType | None = None,
         **kwargs,
     ) -> BatchFeature:
-        """Resize RGB frames one at a time, and write all videos into one normalised, zero-padded batch."""
+        """Resize RGB frames one at a time, and write all videos into one normalized, zero-padded batch."""
         resized = [
             torch.stack([self.resize(frame, size, resample) if do_resize else frame for frame in frames])
             for frames in videos

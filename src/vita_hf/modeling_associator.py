@@ -33,11 +33,11 @@ _WINDOW_CHUNK = 16
 
 
 class VitaObjectEncoderLayer(VitaLayer):
-    """Self-attention among the frame queries of neighbouring frames, in windows over time.
+    """Self-attention among the frame queries of neighboring frames, in windows over time.
 
     Outside training, odd layers shift their windows by half a window, like the reference. The reference rolls time and
     masks what wraps around. Here the shifted windows start before the first frame, which gives every frame the same
-    neighbours whatever the length of the batch's other videos.
+    neighbors whatever the length of the batch's other videos.
     """
 
     def __init__(self, config: VitaConfig, layer_idx: int):
@@ -75,7 +75,7 @@ class VitaObjectEncoderLayer(VitaLayer):
 
 
 class VitaObjectEncoder(VitaPreTrainedModel):
-    """Lets the frame queries of neighbouring frames exchange information."""
+    """Lets the frame queries of neighboring frames exchange information."""
 
     _can_record_outputs = {"hidden_states": VitaObjectEncoderLayer}
 

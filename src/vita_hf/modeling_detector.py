@@ -45,7 +45,7 @@ from .ops import deformable_attention_from_projections
 
 @compile_compatible_method_lru_cache(maxsize=16)
 def sine_position_codes(height: int, width: int, channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """DETR's normalised sine codes `(1, height·width, channels)`, rows in the first half, columns in the second."""
+    """DETR's normalized sine codes `(1, height·width, channels)`, rows in the first half, columns in the second."""
     frequencies = 10000 ** (torch.arange(channels // 4, dtype=torch.float32, device=device) / (channels // 4))
 
     def codes(length: int) -> Tensor:
@@ -60,7 +60,7 @@ def sine_position_codes(height: int, width: int, channels: int, dtype: torch.dty
 
 @compile_compatible_method_lru_cache(maxsize=4)
 def reference_points(spatial_shapes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """Relative centre (x, y) of every pixel of every level, `(1, S, 1, 2)` float32."""
+    """Relative center (x, y) of every pixel of every level, `(1, S, 1, 2)` float32."""
     points = []
     for height, width in spatial_shapes:
         y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
@@ -276,7 +276,7 @@ class VitaPreTrainedModel(Mask2FormerPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """Initialise like the reference: detectron2's, Deformable DETR's and PyTorch's own defaults, by module."""
+        """Initialize like the reference: detectron2's, Deformable DETR's and PyTorch's own defaults, by module."""
         if isinstance(module, VitaAttention):
             if isinstance(module, VitaMaskedCrossAttention):
                 init.xavier_uniform_(module.in_proj_weight)

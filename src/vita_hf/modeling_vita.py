@@ -14,7 +14,7 @@
 """VITA: Video Instance Segmentation via Object Token Association (Heo et al., NeurIPS 2022, arXiv 2206.04403).
 
 A Mask2Former detector turns every frame into a few dozen object tokens ("frame queries"). An object encoder lets the
-tokens of neighbouring frames exchange information, and an object decoder gathers them into video queries. Each video
+tokens of neighboring frames exchange information, and an object decoder gathers them into video queries. Each video
 query is one track: a class and, with the frames' mask features, a mask in every frame.
 """
 
@@ -57,7 +57,7 @@ class VitaModel(VitaPreTrainedModel):
         """Run the detector on frames, each on its own.
 
         Args:
-            pixel_values: `(N, 3, H, W)`, normalised and padded to multiples of 32.
+            pixel_values: `(N, 3, H, W)`, normalized and padded to multiples of 32.
             output_all_predictions: whether to return the states of every prediction of the masked decoder.
         """
         features, pixels, mask_features, maps = self.pixel_level_module(pixel_values)
@@ -112,7 +112,7 @@ class VitaModel(VitaPreTrainedModel):
     ) -> VitaModelOutput:
         r"""
         pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`):
-            Frames, normalised and padded to multiples of 32.
+            Frames, normalized and padded to multiples of 32.
         frame_mask (`torch.Tensor` of shape `(B, T)`, *optional*):
             False for frames that only pad the shorter videos of the batch. They do not change the results of the other
             frames, and what is returned for them has no meaning.
@@ -187,7 +187,7 @@ class VitaForVideoInstanceSegmentation(VitaPreTrainedModel):
     ) -> VitaForVideoInstanceSegmentationOutput:
         r"""
         pixel_values_videos (`torch.Tensor` of shape `(B, T, 3, H, W)`):
-            Frames, normalised and padded to multiples of 32.
+            Frames, normalized and padded to multiples of 32.
         frame_mask (`torch.Tensor` of shape `(B, T)`, *optional*):
             See [`VitaModel`].
         mask_labels (`list[torch.Tensor]`, *optional*):

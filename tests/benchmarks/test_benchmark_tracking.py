@@ -18,7 +18,7 @@ SIZE = (60, 80)  # a diagonal of 100 pixels
 
 
 def frame(*objects: tuple[int, float, float, float]) -> Detections:
-    """Squares of 5 pixels: (label, score, centre's row, centre's column)."""
+    """Squares of 5 pixels: (label, score, center's row, center's column)."""
     masks = torch.zeros(len(objects), 1, *SIZE, dtype=torch.bool)
     for mask, (_, _, y, x) in zip(masks, objects):
         mask[0, int(y) - 2 : int(y) + 3, int(x) - 2 : int(x) + 3] = True
@@ -33,9 +33,9 @@ def make_detections(labels: list[int], scores: list[float], masks: torch.Tensor)
     return Detections.from_instances(instances)
 
 
-def test_detections_have_centres_in_diagonals_and_no_empty_masks():
+def test_detections_have_centers_in_diagonals_and_no_empty_masks():
     detections = frame((0, 0.9, 30, 40), (1, 0.2, 100, 200))  # the second is outside
-    assert detections.centres == pytest.approx(np.array([[0.3, 0.4]]))
+    assert detections.centers == pytest.approx(np.array([[0.3, 0.4]]))
     assert detections.labels.tolist() == [0] and mask_api.area(detections.masks[0]) == 25
     assert len(detections.above(0.95).labels) == 0
 
@@ -46,7 +46,7 @@ def test_crossing_objects_of_different_class_stay_apart():
 
 
 def test_crossing_objects_of_one_class_swap():
-    """The nearest centres mislead where two objects of one class pass within half a step of each other."""
+    """The nearest centers mislead where two objects of one class pass within half a step of each other."""
     frames = [frame((0, 0.9, 30, 15 + 10 * t), (0, 0.9, 30, 65 - 10 * t)) for t in range(6)]
     first, second = link(frames, limit=0.15, gap=0)
     assert first == [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (5, 1)]

@@ -33,7 +33,7 @@ def test_facts_in_the_model_card(model, capsys):
     (model / "README.md").write_text("---\nlicense: mit\ndatasets:\n- coco\n- ovis\nbase_model: a/b\n---\n# Card\n")
     printed = facts(model, capsys)
     assert printed["trained on"] == "coco, ovis"
-    assert printed["licence"] == "mit"
+    assert printed["license"] == "mit"
     assert printed["starting from"] == "a/b"
 
 

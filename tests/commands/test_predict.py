@@ -274,7 +274,7 @@ def test_broken_videos(predict, name):
     assert not Path("out").exists() or names("out") == []
 
 
-def grey(path):
+def gray(path):
     path.mkdir()
     for index, frame in enumerate(make_frames()):
         Image.fromarray(frame).convert("L").save(path / f"{index}.png")
@@ -289,7 +289,7 @@ def with_alpha(path):
 UNUSUAL = {
     "one-frame": (lambda path: write_images(path, make_frames(1)), 1, (48, 64)),
     "one-pixel": (lambda path: write_images(path, make_frames(3, 1, 1)), 3, (1, 1)),
-    "grey": (grey, 5, (48, 64)),
+    "gray": (gray, 5, (48, 64)),
     "alpha": (with_alpha, 5, (48, 64)),
     "odd.mp4": (lambda path: write_video(path, make_frames(3, 33, 35)), 3, (33, 35)),
 }

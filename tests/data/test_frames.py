@@ -101,7 +101,7 @@ def test_broken_frames(row, how, kind, message):
     assert caught.value.file == row["frames"][2]["path"]
     sent = pickle.loads(pickle.dumps(caught.value))
     assert str(sent) == str(caught.value) and sent.kind == kind
-    decode_frame(row["frames"][1], row)  # its neighbour is fine
+    decode_frame(row["frames"][1], row)  # its neighbor is fine
 
 
 def test_damaged_metadata():

@@ -8,7 +8,7 @@ def draw(
 ):
     """Draw value, locations and weights; locations reach `outside` map sizes beyond the borders.
 
-    They keep a hundredth of a pixel away from pixel centres, where the derivative jumps and rounding decides.
+    They keep a hundredth of a pixel away from pixel centers, where the derivative jumps and rounding decides.
     """
     generator = torch.Generator().manual_seed(seed)
     levels, length = len(spatial_shapes), sum(h * w for h, w in spatial_shapes)

@@ -1,4 +1,4 @@
-"""The smallest models that training can build, load or optimise."""
+"""The smallest models that training can build, load or optimize."""
 
 from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation
 

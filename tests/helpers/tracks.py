@@ -26,7 +26,7 @@ def instances(masks, **fields):
 
 
 def crossing(height=97, width=129, num_frames=6):
-    """A grey video and two discs that cross each other, the first in front: frames (T, h, w, 3), masks (2, T, h, w)."""
+    """A gray video and two discs that cross each other, the first in front: frames (T, h, w, 3), masks (2, T, h, w)."""
     y, x = np.mgrid[:height, :width]
     masks = np.zeros((2, num_frames, height, width), dtype=bool)
     for frame in range(num_frames):

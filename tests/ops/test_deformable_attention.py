@@ -109,7 +109,7 @@ def test_projections_equal_softmax_and_locations_by_hand(backend, device, dtype,
     logits = (3 * logits).to(dtype)
     map_sizes = torch.tensor([(w, h) for h, w in spatial_shapes], dtype=torch.float64, device=device)[:, None]
     shape = (batch if seed % 2 else 1, queries, levels if seed % 3 else 1, 2)
-    # Multiples of 1/8: offsets are exact in every dtype, the sum with the reference point is not near pixel centres.
+    # Multiples of 1/8: offsets are exact in every dtype, the sum with the reference point is not near pixel centers.
     reference_points = torch.full(shape, 0.5, dtype=locations.dtype, device=device)
     offsets = (((locations.double() - 0.5) * map_sizes * 8).round() / 8 + 1 / 16).to(dtype)
 

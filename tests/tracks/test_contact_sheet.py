@@ -28,13 +28,13 @@ def instances(seen, size=(90, 160), **fields):
     )
 
 
-def grey_video(num_frames, size=(90, 160)):
-    """Frame t is of the grey t."""
+def gray_video(num_frames, size=(90, 160)):
+    """Frame t is of the gray t."""
     return np.repeat(np.arange(num_frames, dtype=np.uint8), size[0] * size[1] * 3).reshape(num_frames, *size, 3)
 
 
 def bar_columns(picture, track, left):
-    """Columns right of `left` where the time line has a track's colour."""
+    """Columns right of `left` where the time line has a track's color."""
     pixels = (np.asarray(picture) == track_color(track)).all(-1)
     pixels[:, :left] = False
     return np.flatnonzero(pixels.any(0))
@@ -45,9 +45,9 @@ def test_time_line_shows_when_each_track_is_seen():
     seen[0] = True
     seen[1, 20:50] = seen[1, 70:80] = True
     result = instances(seen)
-    sheet = plot(result, grey_video(100), width=1000)
+    sheet = plot(result, gray_video(100), width=1000)
     time_line = sheet.crop((0, sheet.height - 4 * 24 - 24, 1000, sheet.height))
-    left = 40  # past the squares that show the colours
+    left = 40  # past the squares that show the colors
     whole = bar_columns(time_line, 0, left)
     start, length = whole[0] - 1, whole[-1] - whole[0] + 3  # with the outline
     columns = bar_columns(time_line, 1, left)
@@ -63,13 +63,13 @@ def test_time_line_shows_when_each_track_is_seen():
 def test_a_single_frame_of_thousands_is_visible():
     seen = np.zeros((1, 3000), dtype=bool)
     seen[0, 1777] = True
-    sheet = plot(instances(seen, size=(2, 2)), grey_video(3000, (2, 2)), num_frames=1, width=400)
+    sheet = plot(instances(seen, size=(2, 2)), gray_video(3000, (2, 2)), num_frames=1, width=400)
     assert len(bar_columns(sheet.crop((0, sheet.height - 72, 400, sheet.height)), 0, 40)) == 1
 
 
 def test_frames_are_evenly_spaced():
     result = instances(np.zeros((0, 15), dtype=bool))
-    sheet = np.asarray(plot(result, grey_video(15), num_frames=8, columns=4, width=1280))
+    sheet = np.asarray(plot(result, gray_video(15), num_frames=8, columns=4, width=1280))
     # 4 columns of (1280 - 5 · 12) / 4 pixels, 12 apart
     centers = [
         (12 + 305 // 2 + column * 317, 12 + 50 + row * (172 + 24 + 12)) for row in range(2) for column in range(4)
@@ -79,13 +79,13 @@ def test_frames_are_evenly_spaced():
 
 def test_frames_of_a_thinned_out_video():
     result = instances(np.zeros((0, 3), dtype=bool), frame_indices=[4, 9, 14], fps=5.0)
-    sheet = np.asarray(plot(result, grey_video(15), columns=3, width=1280))
+    sheet = np.asarray(plot(result, gray_video(15), columns=3, width=1280))
     assert [sheet[60, x].tolist() for x in (200, 640, 1080)] == [[4] * 3, [9] * 3, [14] * 3]
 
 
 def test_masks_are_drawn_over_the_frames():
     result = instances(np.ones((2, 4), dtype=bool))
-    sheet = np.asarray(plot(result, grey_video(4), columns=2, width=800))
+    sheet = np.asarray(plot(result, gray_video(4), columns=2, width=800))
     height = round(90 * 382 / 160)
     for frame, (x, y) in enumerate([(12, 12), (406, 12), (12, 48 + height), (406, 48 + height)]):
         for track in range(2):
@@ -97,7 +97,7 @@ def test_masks_are_drawn_over_the_frames():
 @pytest.mark.parametrize("count, num_frames", [(0, 1), (1, 1), (40, 5)])
 def test_any_size_and_number(tmp_path, size, count, num_frames):
     result = instances(np.ones((count, num_frames)), size)
-    sheet = plot(result, grey_video(num_frames, size), tmp_path / "new" / "sheet.png", width=640)
+    sheet = plot(result, gray_video(num_frames, size), tmp_path / "new" / "sheet.png", width=640)
     assert sheet.width == 640
     assert sheet.height >= 24 * max(count, 1)
     with Image.open(tmp_path / "new" / "sheet.png") as image:
@@ -106,19 +106,19 @@ def test_any_size_and_number(tmp_path, size, count, num_frames):
 
 def test_a_contact_sheet_beside_an_overlay_needs_no_second_pass(tmp_path):
     result = instances(np.ones((2, 15), dtype=bool))
-    frames = iter(grey_video(15))  # can be read only once
+    frames = iter(gray_video(15))  # can be read only once
     result.render(frames, tmp_path / "frames", contact_sheet=tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
-        np.testing.assert_array_equal(np.asarray(sheet), np.asarray(result.plot(grey_video(15))))
+        np.testing.assert_array_equal(np.asarray(sheet), np.asarray(result.plot(gray_video(15))))
     with pytest.raises(ValueError, match=r"sheet\.mp4: expected the name of an image file"):
-        result.render(grey_video(15), tmp_path / "more", contact_sheet=tmp_path / "sheet.mp4")
+        result.render(gray_video(15), tmp_path / "more", contact_sheet=tmp_path / "sheet.mp4")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["frames", "sheet.png"]
 
 
 def test_long_names_leave_room_for_the_bars():
     result = instances(np.ones((1, 4)))
     result.id2label = {0: "a very long name of a class " * 20}
-    sheet = plot(result, grey_video(4), width=640)
+    sheet = plot(result, gray_video(4), width=640)
     assert len(bar_columns(sheet.crop((0, sheet.height - 60, 640, sheet.height)), 0, 40)) > 640 / 3
 
 
@@ -137,11 +137,11 @@ def test_clock(seconds, digits, text):
         ("a", {}, r"a: expected the name of an image file"),
         ("a.png", {"num_frames": 0}, "expected num_frames and columns of at least 1 .* got num_frames=0, columns=4"),
         ("a.png", {"width": 100}, "a width of at least 320, got .* width=100"),
-        ("a.png", {"video": grey_video(3)}, "the video has no frame 3, which the result has masks for"),
+        ("a.png", {"video": gray_video(3)}, "the video has no frame 3, which the result has masks for"),
     ],
 )
 def test_nothing_is_written_after_an_error(tmp_path, path, options, message):
-    arguments = {"video": grey_video(5), "path": tmp_path / path} | options
+    arguments = {"video": gray_video(5), "path": tmp_path / path} | options
     with pytest.raises(ValueError, match=message):
         instances(np.ones((1, 5))).plot(**arguments)
     assert list(tmp_path.iterdir()) == []

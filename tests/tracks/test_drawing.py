@@ -62,7 +62,7 @@ def test_mp4_shows_the_masks_of_the_json(tmp_path, source):
 def test_gif_and_png_are_exact(tmp_path, name):
     frames, masks = crossing()
     result = instances(masks)
-    labels = name == "overlay"  # smooth letters are more colours than a gif has
+    labels = name == "overlay"  # smooth letters are more colors than a gif has
     path = result.render(frames, tmp_path / name, labels=labels)
     painter = Painter(result, labels=labels)
     expected = np.stack([painter.draw(image, frame) for frame, image in enumerate(frames)])
@@ -81,7 +81,7 @@ def _seek(image, frame):
     return image
 
 
-def test_gif_of_many_colours_is_close(tmp_path):
+def test_gif_of_many_colors_is_close(tmp_path):
     frames = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
     frames = np.stack([ndimage.gaussian_filter(frame, (6, 6, 0)) for frame in frames])
     assert len(np.unique(frames[0].reshape(-1, 3), axis=0)) > 256

@@ -7,7 +7,7 @@ from vita_hf.tracks.painter import Painter
 from vita_hf.tracks.palette import track_color
 
 
-def test_colour_stays_with_the_track():
+def test_color_stays_with_the_track():
     frames, masks = crossing()
     result = instances(masks, track_ids=torch.tensor([1, 20]))
     both = Painter(result, alpha=1, labels=False).draw(frames[0], 0)
@@ -44,7 +44,7 @@ def test_best_score_is_on_top():
 
 
 def solid_boxes(picture, color):
-    """Bounding boxes (height, width) of the parts of a picture in exactly this colour."""
+    """Bounding boxes (height, width) of the parts of a picture in exactly this color."""
     parts, _ = ndimage.label((picture == color).all(-1))
     return [(y.stop - y.start, x.stop - x.start) for y, x in ndimage.find_objects(parts)]
 
@@ -62,8 +62,8 @@ def test_labels_stay_inside_and_apart():
     assert len(heights) == 1 and heights.pop() >= 11
     # All are written in full, and none covers a part of another.
     assert all(width >= 55 for _, width in sizes)
-    unlabelled = Painter(result, contours=False, labels=False).draw(frame, 0)
-    assert all(len(solid_boxes(unlabelled, track_color(track))) == 0 for track in range(5))
+    unlabeled = Painter(result, contours=False, labels=False).draw(frame, 0)
+    assert all(len(solid_boxes(unlabeled, track_color(track))) == 0 for track in range(5))
 
 
 def test_labels_of_tracks_as_high_as_the_frame():

@@ -7,7 +7,7 @@ from vita_hf.tracks.palette import PALETTE, text_color
 
 
 def cielab(colors, matrix):
-    """CIELAB of sRGB colours (n, 3) in 0 … 255, seen through a matrix on linear RGB."""
+    """CIELAB of sRGB colors (n, 3) in 0 … 255, seen through a matrix on linear RGB."""
     srgb = np.asarray(colors) / 255
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     linear = np.clip(linear @ np.transpose(matrix), 0, 1)
@@ -32,20 +32,20 @@ def closest(colors, vision):
 
 
 @pytest.mark.parametrize("vision", VISIONS)
-def test_colours_are_told_apart(vision):
+def test_colors_are_told_apart(vision):
     # A CIELAB distance of 2.3 is just noticeable.
     assert closest(PALETTE[:8], vision) > 16
     assert closest(PALETTE, vision) > 15
 
 
-def test_simulation_confuses_what_colour_blind_people_confuse():
+def test_simulation_confuses_what_color_blind_people_confuse():
     red, green = (196, 67, 0), (118, 118, 0)
     assert closest([red, green], "normal") > 50
     assert closest([red, green], "protanopia") < closest([red, green], "normal") / 2
     assert closest([red, green], "deuteranopia") < closest([red, green], "normal") / 2
 
 
-def test_text_is_readable_on_every_colour():
+def test_text_is_readable_on_every_color():
     def luminance(color):
         srgb = np.asarray(color) / 255
         return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]

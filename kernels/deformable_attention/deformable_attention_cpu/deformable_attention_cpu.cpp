@@ -49,7 +49,7 @@ inline T sum_lanes(Vector<T> values) {
 }
 
 // Where samples lie and how much they weigh. `start_query` prepares a query. `read` gives the pixel coordinates of one
-// head's samples, (x, y) pairs with pixel centres at integers, and their weights. `write` takes the gradients of both.
+// head's samples, (x, y) pairs with pixel centers at integers, and their weights. `write` takes the gradients of both.
 // `per_sample` has two numbers for each sample.
 template <typename T>
 struct Source {
@@ -125,9 +125,9 @@ struct Projections : Source<T> {
   }
 
   void read(int64_t samples, int64_t head, T* pixels, T* sample_weights) const {
-    const T *from = this->coordinates + 2 * head * samples, *centres = this->per_sample.data();
+    const T *from = this->coordinates + 2 * head * samples, *centers = this->per_sample.data();
     for (int64_t i = 0; i < 2 * samples; ++i) {
-      pixels[i] = from[i] + centres[i];
+      pixels[i] = from[i] + centers[i];
     }
     const T* logits = this->weights + head * samples;
     T largest = logits[0];
@@ -322,7 +322,7 @@ void run_backward(
     std::vector<T> dots(4 * samples);
     std::vector<Corner<T>> corners(4 * samples + 1);
     while (begin < end) {
-      // All heads of the image that this thread owns go together: their rows are neighbours in memory.
+      // All heads of the image that this thread owns go together: their rows are neighbors in memory.
       const int64_t image = begin / shapes.heads, first_head = begin % shapes.heads;
       const int64_t end_head = std::min(shapes.heads, first_head + (end - begin));
       begin += end_head - first_head;

@@ -1,6 +1,6 @@
 // Multi-scale deformable attention on CUDA devices.
 //
-// A group of 1 to 32 neighbouring lanes works on one item: an (image, query, head). Each lane holds 16 bytes of the
+// A group of 1 to 32 neighboring lanes works on one item: an (image, query, head). Each lane holds 16 bytes of the
 // head's channels. Each lane first prepares one sample (coordinates, softmax, validity, address). Then the group takes
 // the samples one by one and shuffles hand them round, so that lanes do not repeat each other's address arithmetic.
 // Coordinates and sums are float (double for double); indices fit in 32 bits, see arguments.h.

@@ -81,7 +81,7 @@ struct Group {
   }
 };
 
-// Where a sample lies in pixels (centres at integers) and how much it weighs.
+// Where a sample lies in pixels (centers at integers) and how much it weighs.
 template <typename T>
 struct Position {
   T x, y, weight;
@@ -172,12 +172,12 @@ struct Projections {
   __device__ Position<T> position(const Problem& p, const State& state, int item, int sample, int level) const {
     const int query = item / p.heads % p.queries, image = item / p.heads / p.queries;
     const int point = (image * p.reference_image_step + query) * p.reference_levels;
-    const Pair<T> centre =
+    const Pair<T> center =
         reinterpret_cast<const Pair<T>*>(reference_points)[point + (p.reference_levels == 1 ? 0 : level)];
     const Pair<scalar_t> offset = reinterpret_cast<const Pair<scalar_t>*>(coordinates)[item * p.samples + sample];
     return {
-        static_cast<T>(offset.x) + (centre.x * p.widths[level] - T(0.5)),
-        static_cast<T>(offset.y) + (centre.y * p.heights[level] - T(0.5)),
+        static_cast<T>(offset.x) + (center.x * p.widths[level] - T(0.5)),
+        static_cast<T>(offset.y) + (center.y * p.heights[level] - T(0.5)),
         weight(p, state, item, sample)};
   }
 

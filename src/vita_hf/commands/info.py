@@ -80,7 +80,7 @@ def describe_card(model: str) -> dict[str, str]:
         return {"card": f"unreadable: {first_line(error)}"}
 
     facts = {}
-    for name, value in {"trained on": data.datasets, "starting from": data.base_model, "licence": data.license}.items():
+    for name, value in {"trained on": data.datasets, "starting from": data.base_model, "license": data.license}.items():
         if value:
             facts[name] = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     for result in data.eval_results or []:

@@ -96,5 +96,5 @@ def category_ids(dataset: str) -> tuple[int, ...]:
 
 
 def plain_name(name: str) -> str:
-    """Normalise a category's name for comparisons: "Giant_panda" and "giant-panda" become "giant panda"."""
+    """Normalize a category's name for comparisons: "Giant_panda" and "giant-panda" become "giant panda"."""
     return name.lower().replace("_", " ").replace("-", " ").strip()

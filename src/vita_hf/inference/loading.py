@@ -21,7 +21,7 @@ def load_model(
     model: str | Path, dtype: torch.dtype | str = "auto"
 ) -> tuple[VitaForVideoInstanceSegmentation, VitaVideoProcessor]:
     """
-    Load a model for inference. Missing weights are an error, and never initialised at random.
+    Load a model for inference. Missing weights are an error, and never initialized at random.
 
     Args:
         model: A directory written by `save_pretrained` or `vita-hf convert`, or a Hub id.

@@ -23,7 +23,7 @@ def multi_scale_deformable_attention(
     """
     Sample the value maps of each head bilinearly at its locations and sum the samples by their weights.
 
-    Pixel centres are at half-integers (`align_corners=False`), everything outside a map is zero.
+    Pixel centers are at half-integers (`align_corners=False`), everything outside a map is zero.
 
     Args:
         value: `(N, S, heads, dim)`: the maps of all levels, flattened and concatenated, `S` = Σ h·w.
@@ -96,9 +96,9 @@ def deformable_attention_from_projections(
     >>> from vita_hf.ops import deformable_attention_from_projections
 
     >>> value = torch.arange(6.0).view(1, 6, 1, 1)  # a map of 2×3 pixels
-    >>> centre, offsets = torch.full((1, 1, 1, 2), 0.5), torch.zeros(1, 1, 1, 1, 4, 2)
+    >>> center, offsets = torch.full((1, 1, 1, 2), 0.5), torch.zeros(1, 1, 1, 1, 4, 2)
     >>> offsets[..., 0] = torch.tensor([-1, 0, 0, 1])
-    >>> deformable_attention_from_projections(value, [(2, 3)], centre, offsets, torch.zeros(1, 1, 1, 1, 4), "pytorch")
+    >>> deformable_attention_from_projections(value, [(2, 3)], center, offsets, torch.zeros(1, 1, 1, 1, 4), "pytorch")
     tensor([[[2.5000]]])
 
     ```

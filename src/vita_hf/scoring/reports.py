@@ -1,4 +1,4 @@
-"""Summarise the scores of the categories: numbers, tables and explanations."""
+"""Summarize the scores of the categories: numbers, tables and explanations."""
 
 import logging
 from collections import Counter

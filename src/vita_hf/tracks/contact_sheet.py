@@ -180,7 +180,7 @@ def _draw_time_line(result: Tracks, chosen: list[int], width: int) -> Image.Imag
         pen.rectangle((_GAP, y + 5, _GAP + _ROW - 10, y + _ROW - 6), color, _INK)
         pen.text((_GAP + _ROW, y + _ROW // 2), name, _INK, font, anchor="lm")
         for start, stop in _spans(visible):
-            # Colours close to white need an outline; a span that is too short to see is widened to a line.
+            # Colors close to white need an outline; a span that is too short to see is widened to a line.
             x0, x1 = axis.edge(start), axis.edge(stop) - 1
             pen.rectangle((x0, y + 5, max(x0, x1), y + _ROW - 6), color, _INK if x1 - x0 > 3 else color)
     _draw_ticks(result, axis, bottom, pen, font)

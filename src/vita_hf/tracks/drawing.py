@@ -35,7 +35,7 @@ def render(
         result: The tracks. Where they overlap, the one with the best score is drawn.
         video: The video they were found in: a file, a folder of images, an address, or frames. If the result covers
             only some of its frames (`frame_indices`), only these are drawn.
-        path: Where to write: `.mp4` (H.264; an odd last row or column is repeated), `.gif` (256 colours per frame), or
+        path: Where to write: `.mp4` (H.264; an odd last row or column is repeated), `.gif` (256 colors per frame), or
             a folder of `00000.png` …, numbered like the video's frames. It appears only when it is complete.
         alpha: Opacity of the masks, 0 … 1.
         contours: Whether to draw the outlines of the masks.

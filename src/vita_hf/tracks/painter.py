@@ -1,4 +1,4 @@
-"""Draw tracks over one frame: coloured masks, outlines and labels."""
+"""Draw tracks over one frame: colored masks, outlines and labels."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont

@@ -1,8 +1,8 @@
-"""Colours that stay with a track, and that colour-blind people can tell apart."""
+"""Colors that stay with a track, and that color-blind people can tell apart."""
 
 # The first seven are Okabe and Ito's (https://jfly.uni-koeln.de/color/), without black, which vanishes in dark videos;
 # the eighth is a wine red. The others are lighter and darker mixtures of these: each is the one farthest in CIELAB from
-# all earlier colours, as seen with normal vision, protanopia and deuteranopia.
+# all earlier colors, as seen with normal vision, protanopia and deuteranopia.
 _HEX = """
 E69F00 56B4E9 009E73 F0E442 0072B2 D55E00 CC79A7 882255
 FAF6BD 552600 C4E5F7 F5ED84 E49659 360E22 954200 00507D
@@ -14,7 +14,7 @@ PALETTE: list[Color] = [(code[0], code[1], code[2]) for code in map(bytes.fromhe
 
 
 def track_color(track_id: int) -> Color:
-    """Return the colour of a track, which depends only on its id."""
+    """Return the color of a track, which depends only on its id."""
     return PALETTE[track_id % len(PALETTE)]
 
 

@@ -122,7 +122,7 @@ def _from_checkpoint(source: str, fields: dict[str, Any], labels: dict[str, Any]
         raise ValueError(f"{source} lacks {len(missing)} tensors, for example {missing[0]}")
     if not is_vita:
         logger.info("%s is a detector: the video part starts from scratch (%d tensors)", source, len(missing))
-    before, now = (list((labelled.id2label or {}).values()) for labelled in (checkpoint, config))
+    before, now = (list((labeled.id2label or {}).values()) for labeled in (checkpoint, config))
     if before != now:
         if not mismatched:  # equally many classes
             model.class_predictor.reset_parameters()

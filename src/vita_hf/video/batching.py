@@ -1,4 +1,4 @@
-"""Frames to network input: normalise, pad, and stack into a batch."""
+"""Frames to network input: normalize, pad, and stack into a batch."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class FrameChunk:
     Some frames of a video, ready for the network.
 
     Attributes:
-        pixel_values: Float32 tensor (n, 3, H, W), normalised and padded.
+        pixel_values: Float32 tensor (n, 3, H, W), normalized and padded.
         frame_size: (h, w) after resizing, before padding.
         original_size: (h, w) of the video itself.
     """
@@ -40,7 +40,7 @@ def normalize_and_pad(
     do_normalize: bool = True,
 ) -> Tensor:
     """
-    Normalise videos and write them into one batch, padded with zeros at the bottom, at the right and at the end.
+    Normalize videos and write them into one batch, padded with zeros at the bottom, at the right and at the end.
 
     Args:
         videos: Uint8 or float tensors (T, 3, h, w), all on one device.

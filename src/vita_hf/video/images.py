@@ -77,7 +77,7 @@ def to_rgb_tensor(
     """
     Convert an image of any kind to an RGB tensor.
 
-    Grey is repeated, an alpha channel is dropped, and images are turned upright by their EXIF tag.
+    Gray is repeated, an alpha channel is dropped, and images are turned upright by their EXIF tag.
 
     Args:
         image: A path, an http(s) address, a PIL image, or a uint8 or float array or tensor (h, w), (h, w, C) or

@@ -69,7 +69,7 @@ def _encode(path: Path, fps: Fraction, gif: bool) -> Generator[Callable[[np.ndar
             if gif:
                 encoded = av.VideoFrame.from_ndarray(_quantize(frame), format="pal8")
             else:
-                # yuv420p stores colour at half the resolution: repeat the last row or column of odd sizes.
+                # yuv420p stores color at half the resolution: repeat the last row or column of odd sizes.
                 frame = np.pad(frame, [(0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)], mode="edge")
                 encoded = av.VideoFrame.from_ndarray(frame, format="rgb24")
                 encoded = encoded.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED_RANGE)
@@ -82,7 +82,7 @@ def _encode(path: Path, fps: Fraction, gif: bool) -> Generator[Callable[[np.ndar
 
 
 def _quantize(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Reduce a frame to 256 colours, exactly if it has no more: uint8 indices (H, W) and ARGB colours (256, 4)."""
+    """Reduce a frame to 256 colors, exactly if it has no more: uint8 indices (H, W) and ARGB colors (256, 4)."""
     image = Image.fromarray(frame)
     if image.getcolors(256) is None:
         image = image.quantize(256, dither=Image.Dither.NONE)

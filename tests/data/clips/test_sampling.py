@@ -35,7 +35,7 @@ def test_frames_lie_within_the_range_of_a_reference_that_is_drawn_once():
 
 @pytest.mark.parametrize("length, frame_range", [(6, 2), (4, 20)])
 def test_pairs_of_frames_have_the_probabilities_of_the_rule(length, frame_range):
-    # P(a, b) = P(reference a) P(b | a) + P(reference b) P(a | b), neighbours uniform without the reference
+    # P(a, b) = P(reference a) P(b | a) + P(reference b) P(a | b), neighbors uniform without the reference
     expected = np.zeros((length, length))
     for reference in range(length):
         others = [t for t in range(length) if t != reference and abs(t - reference) <= frame_range]
@@ -101,7 +101,7 @@ def test_every_augmentation_moves_masks_with_their_pixels():
         for seed in range(20):
             clip = draw_clip(row, chosen, rng(seed))
             masks_of_clip, pixels = clip["mask_labels"][0], clip["pixel_values"][:, 0]
-            # pixels at the border are grey, or differ by the rounding of nearest neighbours
+            # pixels at the border are gray, or differ by the rounding of nearest neighbors
             differ = masks_of_clip != (pixels > 127)
             assert masks_of_clip.any() and differ.float().mean() < 0.02
             assert not differ[(pixels == 0) | (pixels == 255)].float().sum() > 0.002 * differ.numel()

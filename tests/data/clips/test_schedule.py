@@ -30,7 +30,7 @@ def test_sources_are_drawn_by_weight_and_independently():
     sources = np.array([schedule[n].source for n in range(20_000)])
     assert set(sources) == {0, 1}
     assert abs((sources == 1).mean() - 0.75 / 1.75) < 0.012
-    # neighbours tell nothing about one another
+    # neighbors tell nothing about one another
     assert abs(np.corrcoef(sources[:-1], sources[1:])[0, 1]) < 0.03
 
 

@@ -31,12 +31,12 @@ CHAINS = {
 }
 
 
-def rasterise(polygon, size=SIZE) -> np.ndarray:
+def rasterize(polygon, size=SIZE) -> np.ndarray:
     return mask_api.decode(mask_api.merge(mask_api.frPyObjects([polygon], *size))).astype(bool)
 
 
 def border(mask: np.ndarray) -> np.ndarray:
-    """Pixels with a neighbour of another value, among the eight."""
+    """Pixels with a neighbor of another value, among the eight."""
     near = np.pad(mask, 1, mode="edge")
     shifted = [near[y : y + mask.shape[0], x : x + mask.shape[1]] for y in range(3) for x in range(3)]
     return np.any(shifted, axis=0) & ~np.all(shifted, axis=0)
@@ -57,7 +57,7 @@ def transformed_masks(segmentations: list, chain) -> np.ndarray:
 
 @pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS)
 def test_images_rles_and_polygons_agree_up_to_the_border(chain):
-    mask = rasterise(POLYGON)
+    mask = rasterize(POLYGON)
     from_rle, from_polygon = transformed_masks([rle(mask), polygons(POLYGON)], chain)
     image = transformed_image(mask, chain)
     if isinstance(chain[-1], Pad):
@@ -98,11 +98,11 @@ def test_images_are_resized_as_pillow_does_with_antialiasing():
 
 
 def test_rotation_is_counter_clockwise_about_the_center():
-    # a point right of the centre goes up by a quarter turn, and up means a smaller row
+    # a point right of the center goes up by a quarter turn, and up means a smaller row
     rotate = Rotate(90.0, (60.0, 45.0), SIZE)
     np.testing.assert_allclose(rotate.polygon(np.array([[90.0, 45.0], [60.0, 45.0]])), [[60, 15], [60, 45]], atol=1e-9)
     mask = np.zeros(SIZE, bool)
-    mask[45, 89] = True  # its centre is 29.5 right of and 0.5 below the centre of rotation
+    mask[45, 89] = True  # its center is 29.5 right of and 0.5 below the center of rotation
     rotated = transformed_masks([rle(mask)], [rotate])[0]
     assert np.argwhere(rotated).tolist() == [[15, 60]]
     assert np.argwhere(transformed_image(mask, [rotate]) > 127).tolist() == [[15, 60]]
@@ -155,10 +155,10 @@ def test_clip_polygon_of_a_square_is_exact():
 
 def test_polygon_parts_are_joined_and_absent_instances_are_empty():
     parts = [[10.0, 10.0, 30.0, 10.0, 30.0, 30.0, 10.0, 30.0], [20.0, 20.0, 50.0, 20.0, 50.0, 40.0, 20.0, 40.0]]
-    got = transformed_masks([None, polygons(*parts), rle(rasterise(POLYGON))], [])
+    got = transformed_masks([None, polygons(*parts), rle(rasterize(POLYGON))], [])
     assert not got[0].any()
-    assert np.array_equal(got[1], rasterise(parts[0]) | rasterise(parts[1]))
-    assert got[1][25, 25] and np.array_equal(got[2], rasterise(POLYGON))
+    assert np.array_equal(got[1], rasterize(parts[0]) | rasterize(parts[1]))
+    assert got[1][25, 25] and np.array_equal(got[2], rasterize(POLYGON))
 
 
 @pytest.mark.parametrize(
