@@ -66,7 +66,17 @@ FAULTS = {
     ),
     "polygon of two points": (
         lambda c, f: c["annotations"][1]["segmentations"].__setitem__(3, [SQUARE, [1, 2, 3, 4]]),
-        ("polygon", 1, 12, 3, "polygon 1: expected [x0, y0, …] of at least three points, got [1, 2, 3, 4]"),
+        (
+            "polygon",
+            1,
+            12,
+            3,
+            "polygon 1: expected at least three points [x0, y0, …] of finite numbers, got [1, 2, 3, 4]",
+        ),
+    ),
+    "polygon far too large": (
+        lambda c, f: c["annotations"][1]["segmentations"].__setitem__(3, [SQUARE, [0, 0, 1e9, 0, 1e9, 1e9]]),
+        ("polygon", 1, 12, 3, "polygon 1: coordinates and outline must not exceed 16777216 pixels"),
     ),
     "run lengths of another size": (
         lambda c, f: mask_of(c, compressed(random_mask(0, WIDTH, HEIGHT))),

@@ -5,9 +5,9 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..ops.rle import compress, read_segmentation, shorten
+from ..ops.rle import compress, read_polygon, read_segmentation, shorten
 from .annotations import Annotation, AnnotationFile, Problem, Video
-from .annotations.values import is_finite, is_id
+from .annotations.values import is_id
 
 
 def make_row(
@@ -63,12 +63,13 @@ def _read_track(
             except ValueError as error:
                 note(_kind_of_problem(segmentation, size), str(error), frame)
         elif isinstance(segmentation, list):
-            polygons = [polygon for polygon in segmentation if _is_polygon(polygon)]
+            polygons = []
+            for index, polygon in enumerate(segmentation):
+                try:
+                    polygons.append(read_polygon(polygon))
+                except ValueError as error:
+                    note("polygon", f"polygon {index}: {error}", frame)
             mask = {"rle": None, "polygons": polygons} if polygons else None
-            for index, polygon in enumerate(segmentation) if len(polygons) < len(segmentation) else ():
-                if not _is_polygon(polygon):
-                    expected = "expected [x0, y0, …] of at least three points"
-                    note("polygon", f"polygon {index}: {expected}, got {shorten(polygon)}", frame)
         else:
             note("malformed", f"expected null, an RLE or polygons, got {shorten(segmentation)}", frame)
         track.append(mask)
@@ -86,12 +87,3 @@ def _kind_of_problem(segmentation: dict[str, Any], size: list[int]) -> str:
     if segmentation.get("size", size) != size:
         return "rle-size"
     return "rle-corrupt" if isinstance(segmentation.get("counts"), list) else "malformed"
-
-
-def _is_polygon(polygon: Any) -> bool:
-    if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-        return False
-    try:
-        return is_finite(math.fsum(polygon))
-    except (TypeError, ValueError, OverflowError):
-        return False
