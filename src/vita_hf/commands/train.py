@@ -58,10 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "evaluate_every": "steps between evaluations; 0: only at the end",
     }.items():
         default = getattr(TrainingOptions, name)
-        if name == "micro_batches":  # `accelerate launch` can set the variable
-            default = int(os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", default))
-        meaning += f" (default: {default})"
-        add(f"--{name.replace('_', '-')}", type=int, default=default, metavar="N", help=meaning)
+        option = f"--{name.replace('_', '-')}"
+        add(option, type=int, default=default, metavar="N", help=f"{meaning} (default: {default})")
     add("--gradient-checkpointing", action="store_true", help="less memory, more time")
     add("--overwrite", action="store_true", help="remove an earlier training from --output")
     add("--report-to", metavar="TRACKER", help="a tracker that Accelerate knows, such as tensorboard or wandb")

@@ -23,7 +23,7 @@ def load_batches(
 
     Args:
         clips: The clips.
-        samples: The clips of each batch: the items to take from `clips`.
+        samples: The items of `clips` that each batch consists of.
         collate: Makes a batch of a list of clips.
         workers: Number of worker processes; 0 loads the clips in this process.
         pin_memory: Whether to put the batches into pinned memory, from which copies to a GPU are faster.

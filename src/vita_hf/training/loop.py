@@ -78,10 +78,7 @@ class Trainer:
 
     def resume(self) -> bool:
         """
-        Continue from the newest checkpoint, if there is one.
-
-        Returns:
-            Whether there is one.
+        Continue from the newest checkpoint; return whether there is one.
 
         Raises:
             ValueError: if the checkpoint is beyond `settings.steps`.
@@ -118,11 +115,15 @@ class Trainer:
         samples = self._samples()
         self._switch_to_training()
         self._clock = time.monotonic()
-        with (
-            self._progress_bar() as progress,
-            contextlib.closing(self._load(samples)) as batches,
-            stop_on_signals() as stop,
-        ):
+        progress = tqdm(
+            total=settings.steps,
+            initial=self.step,
+            desc="training",
+            unit="step",
+            disable=not self.accelerator.is_main_process,
+            dynamic_ncols=True,
+        )
+        with progress, contextlib.closing(self._load(samples)) as batches, stop_on_signals() as stop:
             self._evaluate_if_due(stop)  # a kill may have cut the last evaluation short
             while self.step < settings.steps:
                 terms, stopping = self._train_step([next(batches) for _ in range(options.micro_batches)], stop)
@@ -170,13 +171,7 @@ class Trainer:
             self.accelerator.unwrap_model(self.model).model.pixel_level_module.eval()
 
     def _train_step(self, batches: list[dict[str, Any]], stop: StopRequest) -> tuple[dict[str, float], bool]:
-        """
-        Take one optimizer step on its micro-batches.
-
-        Returns:
-            The loss terms, averaged over processes, with learning rate and gradient norm; and whether any process was
-            asked to stop.
-        """
+        """Take one optimizer step on its micro-batches; return what to log, and whether any process is to stop."""
         rate = set_learning_rate(self.optimizer, self.settings, self.step)
         # The losses draw points, and drop path draws layers.
         entropy = [self.settings.seed, self.step, self.accelerator.process_index]
@@ -221,9 +216,9 @@ class Trainer:
     ) -> tuple[dict[str, float], bool]:
         """Average the losses over processes, log what any process skipped, and tell whether any is to stop."""
         skipped = [message for batch in batches for message in batch["skipped"]]
-        events = [torch.tensor(float(number), device=self.accelerator.device) for number in (bool(stop), len(skipped))]
-        sums = self.accelerator.reduce(torch.stack([*events, *losses.values()]), "sum").tolist()
-        stops, skips, *totals = sums
+        events = torch.tensor([float(bool(stop)), len(skipped)], device=self.accelerator.device)
+        sums = self.accelerator.reduce(torch.cat([events, torch.stack(list(losses.values()))]), "sum")
+        stops, skips, *totals = sums.tolist()
         if skips:
             self.skipped += round(skips)
             for message in gather_object(skipped):
@@ -268,16 +263,6 @@ class Trainer:
         self.log.write({"step": self.step, "evaluation": scores})
         numbers = {f"evaluation/{name}": value for name, value in scores.items() if isinstance(value, float)}
         self.accelerator.log(numbers, step=self.step)
-
-    def _progress_bar(self) -> tqdm:
-        return tqdm(
-            total=self.settings.steps,
-            initial=self.step,
-            desc="training",
-            unit="step",
-            disable=not self.accelerator.is_main_process,
-            dynamic_ncols=True,
-        )
 
     def _update_seconds(self) -> None:
         now = time.monotonic()

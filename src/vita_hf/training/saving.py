@@ -32,11 +32,6 @@ def save_model(trainer: Trainer, recipe: Recipe, sources: Sequence[Source]) -> N
     Write weights, configurations and the card to the output directory. Call this in every process.
 
     The weights are stored in `training.save_dtype`; the configuration says float32, so that they load in float32.
-
-    Args:
-        trainer: Holds the model and its history.
-        recipe: What was trained.
-        sources: What it was trained on.
     """
     accelerator, output = trainer.accelerator, trainer.options.output
     model = accelerator.unwrap_model(trainer.model)
@@ -93,18 +88,7 @@ def describe_hardware(accelerator: Accelerator) -> str:
 
 
 def learning_curve(entries: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """
-    Collect the scores of a training, each with the loss at that time.
-
-    Example:
-    ```python
-    >>> from vita_hf.training.saving import learning_curve
-
-    >>> learning_curve([{"step": 5, "loss": 3.0}, {"step": 5, "evaluation": {"AP": 0.1234567, "AP50": 0.5, "AP75": 0}}])
-    [{'step': 5, 'loss': 3.0, 'AP': 0.1235, 'AP50': 0.5, 'AP75': 0}]
-
-    ```
-    """
+    """Collect the scores of a training, each with the loss at that time."""
     rows, loss = [], float("nan")
     for entry in entries:
         loss = entry.get("loss", loss)
