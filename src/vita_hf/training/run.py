@@ -1,4 +1,4 @@
-"""One training from its recipe to the finished model: what `vita-hf train` does, to be read from top to bottom."""
+"""A training run from recipe to finished model, as started by `vita-hf train`."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ from .options import TrainingOptions
 from .precision import check_sharding, choose_precision
 from .saving import push_to_hub, save_model
 from .signals import TrainingInterrupted
-from .sources import Source, make_clips, read_sources
+from .datasets importSource, make_clips, read_sources
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +35,12 @@ _FREE = ("training.steps", "training.learning_rate_steps", "training.save_dtype"
 
 def train(options: TrainingOptions) -> None:
     """
-    Train a model, or continue a training, and write the model to `options.output`.
+    Train a model, or continue a training run, and write the model to `options.output`.
 
     Call this in every process that `accelerate launch` starts.
 
     Raises:
-        ValueError, OSError: if a setting is wrong, data cannot be read, or `options.output` holds another training.
+        ValueError, OSError: if a setting is wrong, data cannot be read, or `options.output` holds a different run.
         TrainingInterrupted: after SIGINT or SIGTERM, once a checkpoint is saved.
     """
     # Settings: find what is wrong before any work.
@@ -158,20 +158,14 @@ def _start_trackers(accelerator: Accelerator, recipe: Recipe) -> None:
 
 
 def _log_start(trainer: Trainer, sources: Sequence[Source], resumed: bool) -> None:
-    accelerator, options, settings = trainer.accelerator, trainer.options, trainer.settings
+    accelerator = trainer.accelerator
+    rows = ", ".join(f"{source.num_rows or 'streamed'} rows of {source.data.name}" for source in sources)
+    parameters = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
     logger.info(
-        "%s step %d of %d: %s; %.2f M parameters to train; processes: %d (%s), micro-batches: %d, clips per step: %d, "
-        "precision: %s",
-        "continuing after" if resumed else "starting at",
-        trainer.step,
-        settings.steps,
-        ", ".join(f"{source.num_rows or 'streamed'} rows of {source.data.name}" for source in sources),
-        sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad) / 1e6,
-        accelerator.num_processes,
-        accelerator.device.type,
-        options.micro_batches,
-        settings.batch_size,
-        accelerator.mixed_precision,
+        f"{'continuing after' if resumed else 'starting at'} step {trainer.step} of {trainer.settings.steps}: {rows}; "
+        f"{parameters / 1e6:.2f} M parameters to train; clips per step: {trainer.settings.batch_size}; "
+        f"micro-batches: {trainer.options.micro_batches}; processes: {accelerator.num_processes} "
+        f"({accelerator.device.type}); precision: {accelerator.mixed_precision}"
     )
 
 
