@@ -90,8 +90,6 @@ class VitaModelTest(ModelTesterMixin, unittest.TestCase):
     test_resize_embeddings = False  # there are no token embeddings
     _is_composite = True  # the backbone has a configuration of its own
     test_all_params_have_gradient = False  # Swin ends in a norm that the feature maps never pass
-    # By default for models whose file says that it was written in 2023 or later; ours doesn't say.
-    test_can_init_all_missing_weights_before_2023 = True
 
     def setUp(self):
         self.model_tester = VitaModelTester()
