@@ -1,8 +1,8 @@
 r"""Time and error of every implementation of deformable attention, forward and forward with backward.
 
 Implementations take turns in every round. The table has medians, how many times faster they are than transformers'
-`grid_sample` implementation, errors against float64, and the bytes a second if each tensor crossed memory once. "From
-projections" includes the softmax and the locations. Absolute times depend on the machine and its other work; compare
+`grid_sample` implementation, errors against float64, and the bandwidth if each tensor crossed memory once. "From
+projections" includes the softmax and the locations. Absolute times depend on the machine and its load; compare
 the ratios.
 
     python benchmarks/benchmark_kernel.py                                    # CPU, 2 threads

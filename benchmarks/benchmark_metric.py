@@ -1,17 +1,19 @@
-"""Speed and memory of the video metric beside plain pycocotools, on a synthetic set like YouTube-VIS 2019's.
+"""Speed and memory of the video metric compared with plain pycocotools, on a synthetic dataset like YouTube-VIS 2019.
 
-The set has the shape of the validation part: 302 videos of 27 frames of 720×1280, 40 categories, 1 to 4 objects a
-video, mostly of one category; annotations are lists of run lengths as in the official files, predictions compressed.
-Every prediction is a disturbed copy of one of the video's objects, in its category or (30 %) another. With `--distinct`
-below 1, predictions share masks, as a model's best pairs of a query and a class do: 0.5 means one mask for two. A mask
-takes 540 characters of json, and a prediction meets 1.2 objects of its video and category on average.
+The dataset has the shape of the validation split: 302 videos of 27 frames of 720×1280, 40 categories, 1 to 4 objects
+per video, mostly of one category; annotations are lists of run lengths as in the official files, predictions
+compressed. Every prediction is a perturbed copy of one of the video's objects, in its category or (30%) another. With
+`--distinct` below 1, predictions share masks, as a model's best pairs of a query and a class do: 0.5 means one mask
+for two. A mask takes 540 characters of json, and a prediction is compared with 1.2 objects of its video and category
+on average.
 
-Three contestants score the same videos in turns, in one process and one thread, and must agree to 1e-9: `VisEvaluator`
-with the C++ operators, the same with numpy, and what pycocotools offers for tracks: two `merge` and two `area` for each
-pair of a prediction and an object of one video and category, frame by frame, then its own matching. The fastest
-of three times counts, of the processor's and the wall clock's each, so that other work on the machine matters less.
+Three implementations score the same videos in turns, in one process and one thread, and must agree to 1e-9:
+`VisEvaluator` with the C++ operators, the same with numpy, and what pycocotools offers for tracks: two `merge` and
+two `area` for each pair of a prediction and an object of one video and category, frame by frame, then its own
+matching. The best of three runs counts, for CPU time and wall-clock time separately, so that other work on the
+machine matters less.
 
-    python benchmarks/benchmark_metric.py                    # 10 and 100 predictions a video
+    python benchmarks/benchmark_metric.py                    # 10 and 100 predictions per video
     python benchmarks/benchmark_metric.py --predictions 10 --videos 60
 """
 

@@ -73,7 +73,7 @@ def link(frames: list[Detections], limit: float, gap: int) -> list[Track]:
     Args:
         frames: The detections of each frame.
         limit: Largest distance, in image diagonals, between the centers of a detection and of a track's last one.
-        gap: The most frames in a row in which a track may be unseen.
+        gap: The maximum number of frames in a row in which a track may be unseen.
     """
     tracks: list[Track] = []
     for frame, detections in enumerate(frames):
@@ -161,7 +161,7 @@ def best_baselines(
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="directory or Hub id")
-    parser.add_argument("--annotations", type=Path, required=True, help="json in YouTube-VIS form")
+    parser.add_argument("--annotations", type=Path, required=True, help="json in YouTube-VIS format")
     parser.add_argument("--images", type=Path, required=True, help="folder that the frames' file names are relative to")
     parser.add_argument("--top-k", type=int, help="tracks per video that count, for all (default: the model's)")
     parser.add_argument("--device", default="cpu")

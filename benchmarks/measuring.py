@@ -1,4 +1,4 @@
-"""What the benchmarks share: clocks, peak memory, new processes, and the device's name."""
+"""Shared by the benchmarks: clocks, peak memory, new processes, and the device's name."""
 
 import ctypes
 import multiprocessing

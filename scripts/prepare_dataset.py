@@ -14,9 +14,9 @@ from huggingface_hub import HfApi
 from vita_hf.cards.dataset import write_card
 from vita_hf.data.annotations import AnnotationError
 from vita_hf.data.checking import check_annotations
+from vita_hf.data.datasets import read_coco, read_ytvis
 from vita_hf.data.layout import find_split
 from vita_hf.data.parquet import write_parquet
-from vita_hf.data.readers import read_coco, read_ytvis
 from vita_hf.hub import create_repository, hub_errors
 
 EXAMPLE = """examples:

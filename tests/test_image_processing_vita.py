@@ -273,14 +273,14 @@ def test_missing_and_damaged_files_are_named(processor, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"image file not found: .*nothing\.png"):
         processor([tmp_path / "nothing.png"])
     (tmp_path / "text.mp4").write_text("This is not a video. " * 50)
-    with pytest.raises(ValueError, match=r"text\.mp4 can't be decoded as a video"):
+    with pytest.raises(ValueError, match=r"text\.mp4 cannot be decoded as a video"):
         processor(tmp_path / "text.mp4")
     (tmp_path / "text.png").write_text("This is not an image.")
-    with pytest.raises(ValueError, match=r"text\.png can't be decoded as an image"):
+    with pytest.raises(ValueError, match=r"text\.png cannot be decoded as an image"):
         processor([tmp_path / "text.png"])
     image = write_images(tmp_path / "frames", random_video(1, 200, 200)) / "0.png"
     image.write_bytes(image.read_bytes()[:5000])
-    with pytest.raises(ValueError, match=r"0\.png can't be decoded as an image"):
+    with pytest.raises(ValueError, match=r"0\.png cannot be decoded as an image"):
         processor(tmp_path / "frames")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"video 1 \(.*empty\) has no frames: no .*\.jpg/.* files in the folder"):
@@ -294,7 +294,7 @@ def test_files_without_pictures_are_named(processor, tmp_path):
         sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
         sound.sample_rate = 8000
         container.mux(stream.encode(sound))
-    with pytest.raises(ValueError, match=r"sound\.wav can't be decoded as a video: it has no video stream"):
+    with pytest.raises(ValueError, match=r"sound\.wav cannot be decoded as a video: it has no video stream"):
         processor(tmp_path / "sound.wav")
     with av.open(str(tmp_path / "empty.avi"), "w") as container:
         stream = container.add_stream("libx264", rate=6)

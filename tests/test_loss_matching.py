@@ -84,7 +84,7 @@ def test_an_infinite_logit_changes_its_own_points_only(device):
 
 
 def test_saturated_logits(device):
-    """Neither the sigmoid nor the softplus loses what one factor or one exponential can't hold."""
+    """Neither the sigmoid nor the softplus loses what one factor or one exponential cannot hold."""
     masks = torch.tensor([-1e4, -90.0, -30.0, 30.0, 90.0, 1e4]).expand(1, 1, 4, 6)
     points = torch.full((1, 128, 2), 0.5)
     got = sums(device, masks, (2, 2), points, torch.ones(1, 1, 2, 2, dtype=torch.bool), [1])

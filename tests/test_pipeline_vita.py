@@ -1,4 +1,4 @@
-"""`pipeline("video-instance-segmentation")`: what it takes, what it gives, and what it says of what it can't take."""
+"""`pipeline("video-instance-segmentation")`: what it takes, what it gives, and what it says of what it cannot take."""
 
 import functools
 import http.server
@@ -103,7 +103,7 @@ def test_addresses(segmenter, expected, tmp_path):
         try:
             address = f"http://127.0.0.1:{server.server_port}"
             assert_equal(segmenter(f"{address}/video.mp4", mask_features="recompute"), expected)
-            with pytest.raises(OSError, match=r"can't download http://.*/nothing\.mp4: .*404"):
+            with pytest.raises(OSError, match=r"cannot download http://.*/nothing\.mp4: .*404"):
                 segmenter(f"{address}/nothing.mp4")
         finally:
             server.shutdown()

@@ -1,4 +1,4 @@
-"""What transformers' and timm's backbones lack: ResNets of any width, and Swin's second drop path.
+"""Additions to transformers' and timm's backbones: ResNets of any width, and Swin's second drop path.
 
 The released models use timm's `resnet50` and `resnet101` through `TimmBackboneConfig`. [`VitaResNetConfig`] adds the
 widths that a detectron2 config sets by `RES2_OUT_CHANNELS`, `WIDTH_PER_GROUP`, `NUM_GROUPS` and `STEM_OUT_CHANNELS`.

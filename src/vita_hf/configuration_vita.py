@@ -62,7 +62,7 @@ class VitaConfig(Mask2FormerConfig):
     output_auxiliary_logits (`bool`, *optional*):
         Whether to return the detector's own predictions.
     num_video_queries (`int`, *optional*, defaults to 100):
-        Number of queries of the object decoder: the most tracks that a video can have.
+        Number of queries of the object decoder: the maximum number of tracks that a video can have.
     object_encoder_layers (`int`, *optional*, defaults to 6):
         Layers of the object encoder, which lets the frame queries of neighboring frames exchange information.
     object_encoder_window_size (`int`, *optional*, defaults to 6):

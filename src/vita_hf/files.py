@@ -1,4 +1,4 @@
-"""Files and folders that are written completely or not at all, and records of what they were made from."""
+"""Write files and folders atomically, and record what they were made from."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Generator[Path]:
     """
-    Yield a temporary path beside `path`. What is written there takes the place of `path` when the block ends.
+    Yield a temporary path beside `path`. It replaces `path` when the block ends.
 
     The temporary path keeps the suffix of `path`, from which writers infer the format, and is removed if the block
     fails. Missing parent folders are created. To replace a folder that is not empty, use [`atomic_directory`].
@@ -41,7 +41,7 @@ def atomic_directory(path: str | os.PathLike) -> Generator[Path]:
     """
     Yield a new, empty folder beside `path`, which takes the place of `path` when the block ends.
 
-    A folder that is already at `path` is removed only when the new one is in its place. If the block fails, `path`
+    An existing folder at `path` is removed only once the new one is in place. If the block fails, `path`
     stays as it was.
     """
     path = Path(path)
@@ -66,12 +66,13 @@ def atomic_directory(path: str | os.PathLike) -> Generator[Path]:
 @dataclass(frozen=True)
 class RunRecord:
     """
-    What a folder was made from, kept as json inside it. A later run compares its own inputs before it goes on.
+    What a folder was made from, kept as json inside it. A later run compares its inputs with this record before it
+    continues.
 
     Attributes:
         path: The json file.
         inputs: Plain json values; mappings may be nested.
-        free: Dotted names, or beginnings of names, of inputs that may change between runs.
+        free: Dotted names, or prefixes of names, of inputs that may change between runs.
 
     Example:
     ```python

@@ -107,7 +107,7 @@ class VitaVideoProcessor(BaseVideoProcessor):
             Gray is repeated and alpha dropped; with `do_convert_rgb=False`, frames that are not RGB are errors. Images
             are turned upright by their EXIF tag, video files by their rotation.
 
-            Values are uint8 or float. Floats are in [0, 255] too, or in [0, 1] with `do_rescale=False`. Tensors are
+            Values are uint8 or float. Floats are also in [0, 255], or in [0, 1] with `do_rescale=False`. Tensors are
             processed on their device, or on `device`.
 
         Returns:
@@ -183,11 +183,11 @@ class VitaVideoProcessor(BaseVideoProcessor):
             source: The video, from [`~vita_hf.video.sources.open_video`].
             chunk_size: Number of frames in every chunk but the last.
             indices: Which of its frames to use; by default all. `do_sample_frames` is ignored.
-            max_frames: The most frames to use; by default all.
+            max_frames: The maximum number of frames to use; by default all.
             kwargs: Settings as for a call.
 
         Raises:
-            ValueError: as for a call, and only when the frame concerned is reached.
+            ValueError: as for a call, but only once the offending frame is reached.
         """
         settings = self._complete_settings({**kwargs, "return_tensors": "pt"})
         frames = islice(self._read_frames(source, indices, settings["do_convert_rgb"], settings), max_frames)
@@ -261,7 +261,7 @@ class VitaVideoProcessor(BaseVideoProcessor):
         if len(set(sizes)) > 1 and not padding:
             unequal = ", ".join(f"{height}×{width}" for height, width in sizes)
             raise ValueError(
-                f"videos whose sizes differ after resizing ({unequal}) can't share a batch without changing the "
+                f"videos whose sizes differ after resizing ({unequal}) cannot share a batch without changing the "
                 "results: process them one by one or grouped by size, or pass padding=True to pad them to the largest"
             )
         pixels = normalize_and_pad(
@@ -300,7 +300,7 @@ class VitaVideoProcessor(BaseVideoProcessor):
         Decode a video file, or a list of them, with `self.decoder`.
 
         Args:
-            video_url_or_urls (`str` or `list`): A path, an http(s) address, or a list of those.
+            video_url_or_urls (`str` or `list`): A path, an URL, or a list of those.
             sample_indices_fn (`Callable`, *optional*): Maps `VideoMetadata` to the indices of the frames to decode.
 
         Returns:
@@ -342,10 +342,10 @@ class VitaVideoProcessor(BaseVideoProcessor):
                 `video_mask_features` (B, T, C, H/4, W/4).
             frame_sizes: (h, w) of each video before padding, as the processor returns them; by default (H, W).
             target_sizes: (h, w) of each video's masks, usually that of the original frames; by default `frame_sizes`.
-            top_k: The most tracks per video: 10 for YouTube-VIS, 20 for OVIS.
-            threshold: Lowest score of a track.
+            top_k: The maximum number of tracks per video: 10 for YouTube-VIS, 20 for OVIS.
+            threshold: Minimum score of a track.
             one_label_per_query: False ranks all pairs of a query and a class: the rule for metrics and submissions.
-                True takes each query once, with its best class, which is what people want to look at.
+                True keeps only the best class of each query, which is better for viewing.
             output_format: "masks" (bool tensors) or "rle" (compressed RLE for pycocotools).
             frame_mask: Bool tensor (B, T) as the processor returns it; frames after the end of a video are left out.
             chunk_size: Number of frames processed at once. It bounds memory and does not change the results.
@@ -394,7 +394,7 @@ def _choose_frames(source: FrameSource, metadata: VideoMetadata | None, sampler:
 
 
 def _complete_metadata(source: FrameSource, indices, metadata: VideoMetadata | None, size, num_frames: int):
-    """Add what is known once the frames have been read."""
+    """Complete the metadata once the frames have been read."""
     metadata = metadata or VideoMetadata(total_num_frames=num_frames, fps=source.fps)
     duration = metadata.total_num_frames / metadata.fps if metadata.fps else None
     return replace(

@@ -1,4 +1,4 @@
-"""Bipartite matching of queries and targets, by costs that compare classes, and masks at random points."""
+"""Hungarian matching of queries to ground-truth targets, by the cost of classes and of masks at random points."""
 
 import math
 from collections.abc import Sequence

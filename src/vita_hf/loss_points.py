@@ -1,4 +1,4 @@
-"""Values of masks at points, sampled bilinearly and zero beyond the edges."""
+"""Sample masks at points, bilinearly and with zeros beyond the edges."""
 
 import math
 

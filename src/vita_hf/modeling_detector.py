@@ -11,9 +11,9 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""The frame detector: Mask2Former (Cheng et al., CVPR 2022, arXiv 2112.01527), reduced to what VITA needs of it.
+"""The frame detector: Mask2Former (Cheng et al., CVPR 2022, arXiv 2112.01527), reduced to what VITA needs.
 
-Parameters carry the names of transformers' Mask2Former, so that any Mask2Former checkpoint loads as the detector.
+Parameters have the same names as in transformers' Mask2Former: any Mask2Former checkpoint loads as the detector.
 """
 
 import math

@@ -11,7 +11,7 @@
 # WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
 # See the License for the specific language governing permissions and
 # limitations under the License.
-"""What the models return.
+"""Outputs of the models.
 
 Shapes: B videos of T frames, K classes, fQ frame queries, vQ video queries, L frame-decoder layers handed to the video
 part, C hidden channels, Cm mask channels.

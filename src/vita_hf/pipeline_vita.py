@@ -29,8 +29,8 @@ class VideoInstanceSegmentationPipeline(Pipeline):
         model: A [`VitaForVideoInstanceSegmentation`]; with `pipeline`, a directory or Hub id that holds one.
         video_processor: Its [`VitaVideoProcessor`].
         compile (`bool`, *optional*, defaults to `False`):
-            Whether to compile the detector with `torch.compile`. The first frames of every frame size then take
-            minutes, the rest less time.
+            Whether to compile the detector with `torch.compile`. The first frames of each size then take minutes; later
+            ones are faster.
         kwargs: `device` and `dtype` as for any pipeline, and defaults for the settings of a call.
 
     Raises:
@@ -91,7 +91,7 @@ class VideoInstanceSegmentationPipeline(Pipeline):
         Args:
             inputs: One video, a list of videos, or a generator of videos, whose results are computed on demand.
 
-                - A video is a path to a video file or to a folder of images, an http(s) address, an array or tensor
+                - A video is a path to a video file or to a folder of images, an URL, an array or tensor
                   with 4 dimensions, or a list of images; see [`VitaVideoProcessor`].
                 - A list of images is one video.
                 - In a list of videos, an item may also be an iterator of images, which is read only once.
@@ -142,7 +142,7 @@ class VideoInstanceSegmentationPipeline(Pipeline):
 
 
 class _Video:
-    """One video, which transformers shall not take for a list."""
+    """Wraps one video so that transformers does not treat it as a list."""
 
     def __init__(self, content: Any):
         self.content = content

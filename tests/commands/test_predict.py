@@ -127,7 +127,7 @@ def test_a_failing_video_does_not_stop_the_others(predict):
     Path("broken.mp4").write_text("This is no video.")
     code, printed, errors = predict("broken.mp4", "clip.mp4", "--json-only")
     assert code == 1 and names("out") == ["clip"]
-    assert "clip: " in printed and "error: broken.mp4 can't be decoded as a video" in errors
+    assert "clip: " in printed and "error: broken.mp4 cannot be decoded as a video" in errors
     assert errors.endswith("1 of 2 videos failed\n")
 
 
@@ -245,21 +245,21 @@ def of_damaged_images(path):
 
 
 BROKEN = {
-    "cut.mp4": (cut_off, r"cut\.mp4 can't be decoded as a video: .*Invalid data"),
-    "cut-later.mp4": (cut_off_behind_its_index, r"cut-later\.mp4 can't be decoded as a video: .*Invalid data"),
-    "empty.mp4": (lambda path: path.touch(), r"empty\.mp4 can't be decoded as a video: .*Invalid data"),
+    "cut.mp4": (cut_off, r"cut\.mp4 cannot be decoded as a video: .*Invalid data"),
+    "cut-later.mp4": (cut_off_behind_its_index, r"cut-later\.mp4 cannot be decoded as a video: .*Invalid data"),
+    "empty.mp4": (lambda path: path.touch(), r"empty\.mp4 cannot be decoded as a video: .*Invalid data"),
     "frameless.avi": (without_packets, r"frameless\.avi has no frames"),
-    "sound.mp4": (only_sound, r"sound\.mp4 can't be decoded as a video: it has no video stream"),
+    "sound.mp4": (only_sound, r"sound\.mp4 cannot be decoded as a video: it has no video stream"),
     "text.mp4": (
         lambda path: path.write_text("Not a video."),
-        r"text\.mp4 can't be decoded as a video: .*Invalid data",
+        r"text\.mp4 cannot be decoded as a video: .*Invalid data",
     ),
     "sizes": (
         of_different_sizes,
         r"sizes, frame 3 \(sizes/3\.png\): all frames of a video must have one size; this one is 47×64",
     ),
     "sixteen": (of_16_bits, r"sixteen, frame 0 \(sixteen/0\.png\): expected 8 bits per channel, .* mode 'I;16'"),
-    "damaged": (of_damaged_images, r"damaged/2\.png can't be decoded as an image"),
+    "damaged": (of_damaged_images, r"damaged/2\.png cannot be decoded as an image"),
 }
 
 
@@ -359,16 +359,16 @@ MODELS = {
     ),
     "a cut off file": (
         lambda folder: (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:9999]),
-        "the weights of broken can't be read",
+        "the weights of broken cannot be read",
     ),
     "another architecture": (
         lambda folder: edit_config(folder, model_type="detr"),
         "broken is a model of type 'detr', expected 'vita'",
     ),
-    "other sizes": (lambda folder: edit_config(folder, num_queries=11), "the weights of broken can't be read"),
+    "other sizes": (lambda folder: edit_config(folder, num_queries=11), "the weights of broken cannot be read"),
     "a broken config": (
         lambda folder: (folder / "config.json").write_text("{"),
-        "the configuration of broken can't be",
+        "the configuration of broken cannot be",
     ),
 }
 

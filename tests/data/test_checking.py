@@ -7,8 +7,8 @@ from helpers.annotation_files import HEIGHT, SQUARE, WIDTH, compressed, make_ytv
 from vita_hf.data.annotations import KINDS, AnnotationError
 from vita_hf.data.checking import check_annotations
 from vita_hf.data.clips.masks import frame_masks
+from vita_hf.data.datasets import read_ytvis
 from vita_hf.data.frames import BrokenSampleError, decode_frame
-from vita_hf.data.readers import read_ytvis
 
 MASK = compressed(random_mask(0))
 
@@ -34,11 +34,11 @@ FAULTS = {
     ),
     "truncated frame": (
         lambda c, f: truncate(f / "v2/00001.jpg"),
-        ("frame-unreadable", 2, None, 1, "v2/00001.jpg: can't be decoded as an image"),
+        ("frame-unreadable", 2, None, 1, "v2/00001.jpg: cannot be decoded as an image"),
     ),
     "frame that is no image": (
         lambda c, f: (f / "v2/00001.jpg").write_text("hello"),
-        ("frame-unreadable", 2, None, 1, "v2/00001.jpg: can't be decoded as an image"),
+        ("frame-unreadable", 2, None, 1, "v2/00001.jpg: cannot be decoded as an image"),
     ),
     "frame of another size": (
         lambda c, f: Image.new("RGB", (9, 8)).save(f / "v3/00003.jpg"),

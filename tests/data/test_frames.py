@@ -11,8 +11,8 @@ from PIL import Image
 
 from helpers.annotation_files import HEIGHT, SQUARE, WIDTH, compressed, make_ytvis, random_mask, write
 from vita_hf.data.clips.masks import frame_masks
+from vita_hf.data.datasets import read_ytvis
 from vita_hf.data.frames import BrokenSampleError, decode_frame
-from vita_hf.data.readers import read_ytvis
 from vita_hf.data.schema import has_objects
 
 ROW = {"video_id": 7, "height": HEIGHT, "width": WIDTH}
@@ -88,8 +88,8 @@ def break_frame(frame: dict, how: str) -> None:
     "how, kind, message",
     [
         ("missing", "frame-missing", "no such file"),
-        ("truncated", "frame-unreadable", "can't be decoded as an image: .*truncated"),
-        ("empty", "frame-unreadable", "can't be decoded as an image"),
+        ("truncated", "frame-unreadable", "cannot be decoded as an image: .*truncated"),
+        ("empty", "frame-unreadable", "cannot be decoded as an image"),
         ("size", "frame-size", "is 23×32, expected its video's height×width, 24×32"),
     ],
 )
@@ -112,12 +112,12 @@ def test_damaged_metadata():
     description, resolution = b"\x01\x0e\x00\x02", b"\x01\x1a\x00\x02"  # tag and type
     assert file.getvalue().count(description) == 1
     assert decode_frame({"path": "5.jpg", "bytes": file.getvalue()}, ROW).size == (WIDTH, HEIGHT)
-    with pytest.raises(BrokenSampleError, match=r"video 7, 5\.jpg \(embedded\): can't be decoded"):
+    with pytest.raises(BrokenSampleError, match=r"video 7, 5\.jpg \(embedded\): cannot be decoded"):
         decode_frame({"path": "5.jpg", "bytes": file.getvalue().replace(description, resolution)}, ROW)
 
 
 def test_broken_embedded_frame():
-    with pytest.raises(BrokenSampleError, match=r"video 7, 5\.jpg \(embedded\): can't be decoded"):
+    with pytest.raises(BrokenSampleError, match=r"video 7, 5\.jpg \(embedded\): cannot be decoded"):
         decode_frame({"path": "5.jpg", "bytes": b"no image"}, ROW)
 
 

@@ -15,8 +15,8 @@ from helpers.annotation_files import make_ytvis, write
 from vita_hf.cards.dataset import write_card
 from vita_hf.data import parquet
 from vita_hf.data.categories import CATEGORIES
+from vita_hf.data.datasets import read_ytvis
 from vita_hf.data.parquet import read_parquet, write_parquet
-from vita_hf.data.readers import read_ytvis
 from vita_hf.data.schema import VIDEO_FEATURES
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_dataset.py"

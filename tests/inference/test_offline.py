@@ -141,7 +141,7 @@ def test_numbers_that_are_not_finite_are_noticed(loaded, video):
     model = load_model(loaded[0].config._name_or_path)[0]
     with torch.no_grad():
         model.model.transformer_module.decoder.layernorm.weight[0] = torch.inf
-    with pytest.raises(ValueError, match=r"the detector gives numbers that are not finite.*or float32 can't hold"):
+    with pytest.raises(ValueError, match=r"the detector gives numbers that are not finite.*or float32 cannot hold"):
         segment((model, loaded[1]), video)
 
 

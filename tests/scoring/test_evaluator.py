@@ -14,7 +14,7 @@ import pytest
 from helpers.metric_reference import compressed, plain_metric, random_case, to_dense, uncompressed
 from helpers.scoring_cases import score, square, tiny
 from vita_hf.scoring import VisEvaluator
-from vita_hf.scoring.matching import FILTERS, describe_objects, match
+from vita_hf.scoring.average_precision import FILTERS, describe_objects, match
 
 # pycocotools' own, with NumPy 2
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -17,8 +17,8 @@ from transformers import AutoModelForUniversalSegmentation, AutoVideoProcessor
 
 import vita_hf.evaluation.run
 from helpers.training_runs import arguments, make_set, read_log, run_python, run_training, start_training
+from vita_hf.data.datasets import read_ytvis
 from vita_hf.data.parquet import write_parquet
-from vita_hf.data.readers import read_ytvis
 from vita_hf.scoring import VisEvaluator
 from vita_hf.training.checkpoints import Checkpoints
 from vita_hf.training.signals import TrainingInterrupted
@@ -233,7 +233,7 @@ def test_a_broken_frame_stops_or_is_skipped_and_counted(tmp_path):
     annotations, images = make_set(tmp_path / "set", videos=4)
     for frame in sorted((images / "00001").iterdir()):
         frame.write_bytes(frame.read_bytes()[:200])
-    with pytest.raises((ValueError, OSError), match=r"video 2, .*00001.*can't be decoded"):
+    with pytest.raises((ValueError, OSError), match=r"video 2, .*00001.*cannot be decoded"):
         run_training(arguments((annotations, images), tmp_path / "stops", "training.steps=3"))
     reset_accelerate()
     run_training(arguments((annotations, images), tmp_path / "skips", "training.steps=3", options=("--skip-broken",)))

@@ -10,7 +10,7 @@ from transformers_tests.test_modeling_common import ModelTesterMixin, floats_ten
 
 from vita_hf import VitaConfig, VitaForVideoInstanceSegmentation, VitaModel
 
-# The common tests look up by name which classes are models without a head, which can't be trained on their own.
+# The common tests look up by name which classes are models without a head, which cannot be trained on their own.
 MODEL_MAPPING_NAMES["vita"] = "VitaModel"
 
 

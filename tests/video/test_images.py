@@ -23,5 +23,5 @@ def test_size_of_an_image_turned_upright(tmp_path, orientation, expected):
 
 
 def test_addresses_that_cannot_be_reached():
-    with pytest.raises(OSError, match=r"can't download http://127\.0\.0\.1:9/image\.png: "):
+    with pytest.raises(OSError, match=r"cannot download http://127\.0\.0\.1:9/image\.png: "):
         read_image("http://127.0.0.1:9/image.png")

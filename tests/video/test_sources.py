@@ -15,7 +15,7 @@ def test_files_are_checked_before_the_first_is_used(tmp_path):
     with pytest.raises(ValueError, match=r"clip, frame 2 \(.*c\.png\): .* this one is 30×20, the first is 20×30"):
         frames.check()
     (tmp_path / "b.png").write_text("no image")
-    with pytest.raises(ValueError, match=r"b\.png can't be decoded as an image"):
+    with pytest.raises(ValueError, match=r"b\.png cannot be decoded as an image"):
         frames.check()
     (tmp_path / "b.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"image file not found: .*b\.png"):
@@ -30,7 +30,7 @@ def test_frames_of_lists_and_iterators():
     assert list(frames.frames({4, 1})) == ["b", "e"]
     with pytest.raises(ValueError, match="x is an iterator, which gives its frames only once"):
         frames.frames()
-    with pytest.raises(ValueError, match="x is an iterator, whose frames can't be counted"):
+    with pytest.raises(ValueError, match="x is an iterator, whose frames cannot be counted"):
         frames.count_frames()
 
 

@@ -1,4 +1,4 @@
-"""Cards of models that this package trained."""
+"""Model cards for models trained with this package."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -17,9 +17,9 @@ _DESCRIPTION = """Make a synthetic video, segment it with the shipped tiny model
 
 Needs neither a network nor a GPU. Writes to OUTPUT, completely or not at all:
   video.mp4          the video
-  truth.json         its ground truth in YouTube-VIS form
+  truth.json         its ground truth in YouTube-VIS format
   overlay.mp4        the video with masks, labels and track ids
-  contact_sheet.png  some frames, and a time line of the tracks
+  contact_sheet.png  some frames, and a timeline of the tracks
   results.json       the tracks, for VideoInstances.from_json
 """
 

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
             write_atomically(args.output / "scores.json", json.dumps(scores, indent=2).encode())
         else:
             print(f"{args.annotations} has no annotations, so there is nothing to score against.")
-            print(f"Upload {upload} to the dataset's evaluation server, or score on a split of the training set.")
+            print(f"Upload {upload} to the evaluation server, or score on a held-out part of the training set.")
     accelerator.end_training()
 
 

@@ -26,7 +26,7 @@ _DESCRIPTION = """Segment and track every object through videos of any length.
 For each video a folder OUTPUT/NAME appears as soon as it is complete:
   overlay.mp4        the video with masks, labels and track ids
   results.json       the tracks: scores, labels, ids, masks as compressed RLE (read by VideoInstances.from_json)
-  contact_sheet.png  some frames, and a time line that shows when each track is visible
+  contact_sheet.png  some frames, and a timeline that shows when each track is visible
   run.json           what the folder was made from; a second call skips finished videos
 """
 
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = _DESCRIPTION
     parser.epilog = _EXAMPLES
     add = parser.add_argument
-    add("videos", nargs="+", metavar="VIDEO", help="video file, folder or http(s) address")
+    add("videos", nargs="+", metavar="VIDEO", help="video file, folder or URL")
     add("--model", help="directory or Hub id; by default the shipped model, which knows only synthetic shapes")
     add("-o", "--output", type=Path, default=Path("out"), help="directory to write to (default: out)")
     add("--overwrite", action="store_true", help="replace results made with other settings")
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add = parser.add_argument_group("tracks").add_argument
     add("--threshold", type=float, default=SegmentationOptions.threshold, help="lowest score (default: %(default)s)")
-    add("--top-k", type=int, metavar="K", help="the most tracks of a video (default: all)")
+    add("--top-k", type=int, metavar="K", help="the maximum number of tracks of a video (default: all)")
     several_labels = "allow several labels per track: the rule for metrics, together with --threshold 0 --top-k 10"
     add("--several-labels", dest="one_label_per_query", action="store_false", help=several_labels)
 
@@ -73,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", help="cpu, cuda, cuda:1, mps … (default: a GPU if there is one)")
     add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
     add("--compile", action="store_true", help="compile the detector: pays for many or long videos")
-    add("--chunk-size", type=int, metavar="N", help="frames that the detector takes at once (default: the model's)")
+    add("--chunk-size", type=int, metavar="N", help="frames that the detector processes at once (default: the model's)")
     kept = "where to keep mask features: host and disk round them, recompute takes a second pass (default: %(default)s)"
     add("--mask-features", choices=get_args(MaskFeatures), default=SegmentationOptions.mask_features, help=kept)
 

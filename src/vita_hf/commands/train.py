@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add = parser.add_argument_group("data", "either the datasets that the recipe names, or your own").add_argument
     add("--data-root", type=Path, help="directory with ytvis_2019/, ytvis_2021/, ovis/ and coco/ as unpacked")
-    add("--train-json", type=Path, help="annotations in YouTube-VIS form (for COCO recipes in COCO form)")
+    add("--train-json", type=Path, help="annotations in YouTube-VIS format (for COCO recipes in COCO format)")
     add("--train-images", type=Path, help="directory that its file names are relative to")
     add("--train-parquet", metavar="DIR_OR_ID", help="output of scripts/prepare_dataset.py, here or on the Hub")
     add("--streaming", action="store_true", help="read the Parquet files while training")
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         option = f"--{name.replace('_', '-')}"
         add(option, type=int, default=default, metavar="N", help=f"{meaning} (default: {default})")
     add("--gradient-checkpointing", action="store_true", help="less memory, more time")
-    add("--overwrite", action="store_true", help="remove an earlier training from --output")
+    add("--overwrite", action="store_true", help="remove an earlier run from --output")
     add("--report-to", metavar="TRACKER", help="a tracker that Accelerate knows, such as tensorboard or wandb")
     add("--push-to-hub", metavar="REPO", help="upload the finished model")
     add("--cpu", action="store_true", help="use the CPU even if there is a GPU")

@@ -1,4 +1,4 @@
-"""`vita-hf web`: segment videos on a page in the browser."""
+"""`vita-hf web`: segment videos on a web page."""
 
 import argparse
 import tempfile
@@ -54,7 +54,7 @@ def build_page(segmenter: VideoInstanceSegmentationPipeline, folder: Path) -> An
         with gradio.Row():
             with gradio.Column():
                 video = gradio.Video(label="Video")
-                threshold = gradio.Slider(0, 1, SegmentationOptions.threshold, step=0.05, label="Lowest score")
+                threshold = gradio.Slider(0, 1, SegmentationOptions.threshold, step=0.05, label="Minimum score")
                 stride = gradio.Slider(1, 30, 1, step=1, label="Use every N-th frame")
                 button = gradio.Button("Segment", variant="primary")
             overlay = gradio.Video(label="Tracks")

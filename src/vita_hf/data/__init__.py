@@ -1,1 +1,1 @@
-"""Datasets: annotation files, dataset rows, training clips and synthetic videos. Imports nothing of the model."""
+"""Annotation files, dataset rows, training clips and synthetic videos. Imports nothing from the model code."""

@@ -1,4 +1,4 @@
-"""Categories of the datasets that VITA is trained on, and the maps from COCO's for joint training.
+"""Categories of the datasets that VITA is trained on, and the maps from COCO's categories for joint training.
 
 A model's labels are the positions in these lists, from 0. The ids in annotation files differ: they start at 1 and have
 no gaps in YouTube-VIS and OVIS, but gaps in COCO (see [`category_ids`]).

@@ -1,4 +1,4 @@
-"""The class of each category of an annotation file."""
+"""Map the categories of an annotation file to class indices."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

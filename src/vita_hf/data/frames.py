@@ -54,7 +54,7 @@ def decode_frame(frame: Mapping[str, Any], row: Mapping[str, Any]) -> Image.Imag
     except MemoryError:
         raise
     except Exception as error:  # damaged files make Pillow raise almost anything, even TypeError and struct.error
-        raise broken("frame-unreadable", f"can't be decoded as an image: {error}") from error
+        raise broken("frame-unreadable", f"cannot be decoded as an image: {error}") from error
     size = (row["height"], row["width"])
     if (image.height, image.width) != size:
         reason = f"is {image.height}×{image.width}, expected its video's height×width, {size[0]}×{size[1]}"

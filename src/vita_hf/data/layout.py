@@ -1,4 +1,4 @@
-"""The folders that the archives of known datasets unpack to."""
+"""Where the archives of known datasets unpack their annotations and images."""
 
 import os
 from pathlib import Path

@@ -41,10 +41,10 @@ def write_parquet(
     Example:
     ```python
     >>> import tempfile
-    >>> from vita_hf.data import parquet, readers, synthetic
+    >>> from vita_hf.data import datasets, parquet, synthetic
 
     >>> file = synthetic.write_synthetic_dataset(tempfile.mkdtemp(), seed=0, videos=1, length=2)
-    >>> dataset = readers.read_ytvis(file, file.parent / "JPEGImages", cache_dir=file.parent)
+    >>> dataset = datasets.read_ytvis(file, file.parent / "JPEGImages", cache_dir=file.parent)
     >>> [shard.name for shard in parquet.write_parquet(dataset, file.parent)]
     ['train-00000-of-00001.parquet']
     >>> parquet.read_parquet(file.parent, streaming=True).id2label == dataset.id2label

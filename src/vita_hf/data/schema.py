@@ -1,4 +1,4 @@
-"""The form of every dataset in training: a row per video, frames as paths or bytes, masks still encoded."""
+"""The row format of every training dataset: one row per video, frames as paths or bytes, masks still encoded."""
 
 import logging
 from collections.abc import Mapping

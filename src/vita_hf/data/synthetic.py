@@ -1,6 +1,6 @@
 """Synthetic videos with exact instance masks: textured shapes that move, deform, occlude one another, leave and return.
 
-Six categories differ in outline, in texture and, loosely, in color. About every fourth video holds two look-alikes.
+Six categories differ in outline, in texture and, loosely, in color. About one video in four contains two look-alikes.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Run a model over a dataset split, and score it during and after a training."""
+"""Run a model over a dataset split, and score it, during and after training."""
 
 import json
 import logging
@@ -65,7 +65,7 @@ def segment_clip(
     Segment a clip by the paper's rule for metrics: the `top_k` best pairs of a query and a class.
 
     Returns:
-        Entries of a `results.json`, in YouTube-VIS form or, if the split consists of images, in COCO form.
+        Entries of a `results.json`, in YouTube-VIS format or, if the split consists of images, in COCO format.
 
     Raises:
         ValueError: if the frames do not have the size in the annotation file, or the model's classes are not the

@@ -29,7 +29,7 @@ class Split:
         path: The annotation file.
         clips: The videos or images, in the order of the file.
         categories: The names of the file's categories by id, in ascending order of ids.
-        of_images: Whether the file is in COCO form (images) rather than in YouTube-VIS form (videos).
+        of_images: Whether the file is in COCO format (images) rather than in YouTube-VIS format (videos).
         annotated: Whether the file has annotations to score against.
     """
 
@@ -45,7 +45,7 @@ def read_split(annotations: str | os.PathLike, images: str | os.PathLike) -> Spl
     Read a dataset split, and check that all of its frames exist.
 
     Args:
-        annotations: Json in YouTube-VIS form (YouTube-VIS, OVIS) or COCO form, with or without annotations.
+        annotations: Json in YouTube-VIS format (YouTube-VIS, OVIS) or COCO form, with or without annotations.
         images: The folder that the frames' file names are relative to.
 
     Raises:

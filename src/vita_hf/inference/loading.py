@@ -1,4 +1,4 @@
-"""Load a model and its processor from a directory or the Hub, and insist that both are complete."""
+"""Load a model and its processor from a directory or the Hub, and check that both are complete."""
 
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def load_model(
     try:
         loaded, report = VitaForVideoInstanceSegmentation.from_pretrained(model, dtype=dtype, output_loading_info=True)
     except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"the weights of {model} can't be read: {first_line(error)}") from error
+        raise ValueError(f"the weights of {model} cannot be read: {first_line(error)}") from error
     except OSError as error:
         raise OSError(f"{model} has no weights that can be loaded: {first_line(error)}") from error
     missing = sorted(report["missing_keys"])
@@ -59,7 +59,7 @@ def load_config(model: str | Path) -> VitaConfig:
     try:
         config = AutoConfig.from_pretrained(model)
     except (OSError, ValueError) as error:
-        raise type(error)(f"the configuration of {model} can't be loaded: {first_line(error)}") from error
+        raise type(error)(f"the configuration of {model} cannot be loaded: {first_line(error)}") from error
     if not isinstance(config, VitaConfig):
         raise ValueError(f"{model} is a model of type {config.model_type!r}, expected 'vita'")
     return config
@@ -76,7 +76,7 @@ def load_processor(model: str | Path) -> VitaVideoProcessor:
     try:
         processor = AutoVideoProcessor.from_pretrained(model)
     except (OSError, ValueError) as error:
-        raise type(error)(f"the processor of {model} can't be loaded: {first_line(error)}") from error
+        raise type(error)(f"the processor of {model} cannot be loaded: {first_line(error)}") from error
     if not isinstance(processor, VitaVideoProcessor):
         raise ValueError(f"the processor of {model} is a {type(processor).__name__}, expected a VitaVideoProcessor")
     return processor

@@ -1,8 +1,8 @@
 """
 Keep a video's mask features until its masks are computed.
 
-All frames must pass the detector before the first mask can be computed, and the mask features of a frame are large: 256
-channels at a quarter of the resolution, 15 MiB for a frame of 360×640.
+All frames must pass through the detector before the first mask can be computed, and the mask features of a frame are
+large: 256 channels at a quarter of the resolution, 15 MiB for a frame of 360×640.
 """
 
 import errno

@@ -46,8 +46,8 @@ def segment_video(
     """
     Segment a video of any length.
 
-    Only the frame queries (100 KiB per frame for the released models), the result and, where they are kept in memory,
-    the mask features grow with the length of the video.
+    Memory use grows with the length of the video only through the frame queries (100 KiB per frame for the released
+    models), the result and, if kept in memory, the mask features.
 
     Args:
         model: A model in evaluation mode.
@@ -125,7 +125,7 @@ def _detect(
             if not queries.isfinite().all():
                 raise ValueError(
                     f"{source.name}: the detector gives numbers that are not finite; either the model's weights "
-                    f"are damaged or {str(model.dtype).removeprefix('torch.')} can't hold its activations"
+                    f"are damaged or {str(model.dtype).removeprefix('torch.')} cannot hold its activations"
                 )
             frame_queries.append(queries)
             if store is None:

@@ -1,4 +1,4 @@
-"""The settings of a segmentation, with their defaults, in one place."""
+"""All segmentation settings and their defaults."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -13,20 +13,22 @@ class SegmentationOptions:
     Settings of a segmentation: which tracks to report, which frames to read, and how to save memory.
 
     Attributes:
-        threshold: Lowest score of a track, 0 … 1.
-        top_k: The most tracks to report. By default all of them, or the model's `evaluation_top_k` if
+        threshold: Minimum score of a track, 0 … 1.
+        top_k: The maximum number of tracks to report. By default all of them, or the model's `evaluation_top_k` if
             `one_label_per_query` is False.
         one_label_per_query: True gives each track its best label. False ranks all pairs of a query and a label, so a
             query may appear with several labels: the paper's rule for metrics and submissions.
-        mask_features: Where to keep the mask features until all frames have passed the detector: on the model's
+        mask_features: Where to keep the mask features until all frames have passed through the detector: on the model's
             "device"; in the "host" memory or on "disk" (in `TMPDIR`), both in half precision; or nowhere ("recompute"
             runs the detector twice). Device and recompute give exact masks, host and disk round to half precision.
-            "auto" takes the first of the four that has room for the video, "exact" device or else recompute.
-        chunk_size: Number of frames that the detector takes at once; by default the model's `detector_chunk_size`.
+            "auto" takes the first of the four that has room for the video, "exact" takes device if it has room,
+            otherwise recompute.
+        chunk_size: Number of frames that the detector processes at once; by default the model's `detector_chunk_size`.
             Smaller chunks need less memory and give the same result.
-        fps: Use this many frames per second; all of them if the video has fewer. Needs a video that states its rate.
-        stride: Use every `stride`-th frame. Excludes `fps`.
-        max_frames: The most frames to use.
+        fps: Use this many frames per second; all of them if the video has fewer. Requires a video with a known frame
+        rate.
+        stride: Use every `stride`-th frame. Cannot be combined with `fps`.
+        max_frames: The maximum number of frames to use.
         decoder: Decoder of video files; by default the processor's.
         progress: Whether to show progress bars; by default only on a terminal.
 

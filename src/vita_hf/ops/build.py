@@ -1,8 +1,8 @@
 """
-Compile the kernels into a cache, once a machine.
+Compile the kernels into a cache, once per machine.
 
-`torch.utils.cpp_extension.load` is no help here: it needs ninja, finds no nvcc from pip, links a second CUDA runtime,
-loads what it builds for other GPUs, and compiles again in every process what failed before.
+`torch.utils.cpp_extension.load` does not work here: it needs ninja, does not find nvcc from pip, links a second CUDA
+runtime, loads libraries built for other GPUs, and retries a failed build in every process.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Write the kernel in the layout of the library `kernels`, for other models of transformers."""
+"""Package the kernel in the layout of the `kernels` library, for other transformers models."""
 
 import json
 import shutil

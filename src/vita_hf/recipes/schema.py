@@ -26,16 +26,18 @@ class TrainingSettings(Settings):
         batch_size: Clips per step, over all processes and accumulated micro-batches.
         learning_rate: Peak learning rate of AdamW.
         backbone_multiplier: Factor on the learning rate of the backbone.
-        learning_rate_steps, learning_rate_gamma: From each of these steps on, this factor lowers the learning rate.
-        warmup_steps, warmup_factor: Over the first steps, the learning rate grows linearly from this fraction of it.
+        learning_rate_steps, learning_rate_gamma: At each of these steps, the learning rate is multiplied by this
+        factor.
+        warmup_steps, warmup_factor: Number of warmup steps, and the fraction of the learning rate at which the linear
+        warmup starts.
         weight_decay: Weight decay of all parameters but norm layers, embeddings and relative position biases.
         betas, epsilon: Parameters of AdamW.
         max_grad_norm: Limit on the norm of the gradient of all parameters together; 0 for no limit.
         mixed_precision: "no", "bf16", "fp16" (as in the paper), or "auto": bf16 if the device supports it, else "no".
-        init: Initial weights: "scratch"; "backbone" (pre-trained by timm or transformers); or a directory or Hub id of
+        init: Initial weights: "scratch"; "backbone" (pretrained by timm or transformers); or a directory or Hub id of
             a VITA or Mask2Former model.
         seed: Seed of all random numbers.
-        save_dtype: Dtype of the weights in the final model's file, which loads as float32 in any case.
+        save_dtype: Dtype in which the final weights are saved; the model loads as float32 regardless.
     """
 
     steps: PositiveInt
@@ -98,7 +100,7 @@ def _one_of(names: Collection[str]) -> BeforeValidator:
 
 class Recipe(Settings):
     """
-    Everything that a training follows from, except for its data files.
+    Everything that determines a training run, except its data files.
 
     The dictionaries `model` and `processor` hold fields of [`VitaConfig`] and of [`VitaVideoProcessor`].
     """

@@ -61,7 +61,7 @@ def _number(keys: Iterable[Any]) -> dict[Any, int]:
 
 
 def _to_coco(truth: GroundTruth) -> dict[str, list[dict[str, Any]]]:
-    """Return the ground truth in COCO form."""
+    """Return the ground truth in COCO format."""
     image_ids, category_ids = _number(truth.videos), _number(truth.categories)
     images = [{"id": image_ids[key], "height": v.height, "width": v.width} for key, v in truth.videos.items()]
     annotations = []
@@ -83,7 +83,7 @@ def _to_coco(truth: GroundTruth) -> dict[str, list[dict[str, Any]]]:
 
 def _to_coco_results(checked: CheckedPredictions) -> list[dict[str, Any]]:
     """
-    Return predictions in COCO form, with compressed masks.
+    Return predictions in COCO format, with compressed masks.
 
     Raises:
         InvalidInputError: if there are problems with the predictions or their masks.

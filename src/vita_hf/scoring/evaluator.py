@@ -9,8 +9,8 @@ import numpy as np
 
 from ..data.annotations import InvalidInputError
 from ..data.annotations.values import some
+from .average_precision import Detections
 from .ground_truth import GroundTruth, ScoredVideo
-from .matching import Detections
 from .predictions import CheckedPredictions, Predictions, load_predictions, measure_video
 from .reports import ScoreReports
 
@@ -22,8 +22,8 @@ class VisEvaluator(ScoreReports):
     Scores predicted tracks against annotated ones.
 
     Predictions can be added all at once or video by video; only IoU tables and scores of each video are kept. Several
-    processes can add their own videos, and one of them merges the `state` of all: the result has the same digits
-    however the videos were split.
+    processes can add their own videos, and one of them merges the `state` of all: the result is identical however the
+    videos were split.
 
     Args:
         references: The path of an annotation file in YouTube-VIS or OVIS form, its content, or the list of its
@@ -59,12 +59,12 @@ class VisEvaluator(ScoreReports):
 
     def add(self, predictions: Predictions) -> None:
         """
-        Add predictions: all of them or, if anything is wrong with one, none.
+        Add predictions. If any of them is invalid, none is added.
 
         Args:
             predictions: One prediction, a list of them for any number of videos, or the path of a json file with such a
                 list. Each is `{"video_id", "category_id", "score", "segmentations"}`, with an RLE, a list of polygons
-                or None for each of the video's frames. Of equal scores in one video, the one added first ranks first.
+                or None for each of the video's frames. Among equal scores in a video, the one added first ranks first.
 
         Raises:
             InvalidInputError: if predictions are malformed; lists every problem with its entry, video and frame.
@@ -101,7 +101,7 @@ class VisEvaluator(ScoreReports):
             )
 
     def forget(self, video_id: Any) -> None:
-        """Remove a video's predictions, for example before adding them once more."""
+        """Remove a video's predictions, for example before adding them again."""
         for table in (self.detections, self.counts, self._hashes):
             table.pop(video_id, None)
 
@@ -129,8 +129,9 @@ class VisEvaluator(ScoreReports):
         """
         Merge the predictions that other processes added.
 
-        All predictions of a video must be added in one process. A video that two states have with the same predictions
-        counts once: samplers repeat videos to fill the last batch, and the states may include this evaluator's own.
+        All predictions of a video must be added in one process. A video that appears in two states with the same
+        predictions counts once: samplers repeat videos to fill the last batch, and the states may include this
+        evaluator's own.
 
         Args:
             states: Results of `state`, in any order.

@@ -12,8 +12,8 @@ from ..data.annotations import InvalidInputError, Problem, load_json
 from ..data.annotations.reader import infer_size
 from ..data.annotations.values import is_finite, is_id, is_list, some
 from ..ops.rle import DecodedTracks, RleError, decode_tracks, intersections, shorten
+from .average_precision import MAX_DETECTIONS, Detections
 from .ground_truth import GroundTruth, ScoredVideo
-from .matching import MAX_DETECTIONS, Detections
 
 TRACK_FIELDS = ("video_id", "category_id", "score", "segmentations")
 IMAGE_FIELDS = ("image_id", "category_id", "score", "segmentation")

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..data.annotations.values import id_order, some
-from .ground_truth import GroundTruth, Instance
-from .matching import (
+from .average_precision import (
     AREA_RANGES,
     FILTERS,
     IOU_THRESHOLDS,
@@ -21,6 +20,7 @@ from .matching import (
     describe_objects,
     score_category,
 )
+from .ground_truth import GroundTruth, Instance
 
 logger = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""What a segmentation is: `instances.VideoInstances`, built from a model's outputs and drawn over its video."""
+"""The result of a segmentation: `instances.VideoInstances`, built from a model's outputs and drawn over its video."""

@@ -1,4 +1,4 @@
-"""Tracks of one video: scores, labels and masks, without files and pictures."""
+"""Tracks of one video: scores, labels and masks, without export and drawing."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""From a model's outputs to tracks: choose predictions, compute their masks chunk by chunk, and score them."""
+"""Build tracks from a model's outputs: choose predictions, compute their masks chunk by chunk, and score them."""
 
 import sys
 from collections.abc import Mapping
@@ -52,8 +52,8 @@ class VideoInstancesBuilder:
         mask_embeddings: (vQ, C). Masks are computed on their device, in float32.
         frame_size: (h, w) of the frames before padding; by default four times the size of the mask features.
         target_size: (h, w) of the masks; by default `frame_size`.
-        top_k: The most tracks.
-        threshold: Lowest score of a track.
+        top_k: The maximum number of tracks.
+        threshold: Minimum score of a track.
         one_label_per_query: Whether a query gives at most one track; see `choose_predictions`.
         output_format: "masks" (bool tensors) or "rle" (compressed RLE).
         id2label: Names of the classes, passed on to the result.

@@ -1,4 +1,4 @@
-"""A whole video in one picture: some of its frames, and a time line that shows when each track is visible."""
+"""A whole video in one picture: some of its frames, and a timeline that shows when each track is visible."""
 
 import os
 from dataclasses import dataclass
@@ -30,13 +30,13 @@ def plot(
     decoder: str = "pyav",
 ) -> Image.Image:
     """
-    Draw a contact sheet: evenly spaced frames with their tracks, above a time line.
+    Draw a contact sheet: evenly spaced frames with their tracks, above a timeline.
 
     Args:
         result: The tracks.
         video: The video they were found in: a file, a folder of images, an address, or frames.
         path: An image file to write the picture to, of any format that Pillow knows.
-        num_frames: The most frames to show, from the first to the last.
+        num_frames: The maximum number of frames to show, from the first to the last.
         columns: Number of frames side by side.
         width: Width of the picture in pixels, at least 320.
         decoder: Decoder of video files, "pyav" or "torchcodec".
@@ -146,7 +146,7 @@ def _clock(seconds: float, digits: int) -> str:
 
 @dataclass
 class _Axis:
-    """Positions of the time line's frames: frame t covers the pixels from `edge(t)` to `edge(t + 1)`."""
+    """Positions of the timeline's frames: frame t covers the pixels from `edge(t)` to `edge(t + 1)`."""
 
     left: int
     right: int
@@ -188,7 +188,7 @@ def _draw_time_line(result: Tracks, chosen: list[int], width: int) -> Image.Imag
 
 
 def _draw_ticks(result: Tracks, axis: _Axis, top: int, pen: ImageDraw.ImageDraw, font: Any) -> None:
-    """Label five points of the time line, with times if the frame rate is known, else with frame numbers."""
+    """Label five points of the timeline, with times if the frame rate is known, else with frame numbers."""
     pen.line((axis.left, top, axis.right, top), _INK)
     times, numbers = result.timestamps, result.frame_numbers
     end = -1.0

@@ -1,4 +1,4 @@
-"""`VideoInstances`: the tracks of one video, as users get them."""
+"""`VideoInstances`: the tracks of one video, and their exports (YouTube-VIS, JSON, supervision)."""
 
 import json
 import os
@@ -44,7 +44,7 @@ class VideoInstances(Tracks):
         fps: Frame rate of the video itself, before any frames were left out; None if unknown.
 
     Raises:
-        ValueError: if shapes or lengths do not fit together, or `frame_indices` are not increasing.
+        ValueError: if shapes or lengths are inconsistent, or `frame_indices` are not increasing.
 
     Example:
     ```python
@@ -82,7 +82,7 @@ class VideoInstances(Tracks):
         Select tracks by score and class.
 
         Args:
-            min_score: Lowest score.
+            min_score: Minimum score.
             labels: One or several classes, as indices or names.
 
         Raises:
@@ -108,7 +108,7 @@ class VideoInstances(Tracks):
 
     def summary(self) -> list[dict[str, Any]]:
         """
-        List the tracks for people.
+        Summarize the tracks in human-readable form.
 
         Returns:
             One dict per track: `track_id`, `label` (its name), `score`, `first_frame` and `last_frame` (indices in the
@@ -141,8 +141,8 @@ class VideoInstances(Tracks):
             category_ids: Category id of each class index; by default `label + 1`, as in the official datasets.
 
         Returns:
-            One JSON-ready dict per track, with a compressed RLE for every frame, also where the track has no pixel:
-            what the official evaluation reads.
+            One JSON-ready dict per track, with a compressed RLE for every frame, even where the track has no pixels, as
+            the official evaluation expects.
         """
         tracks = zip(self.labels.tolist(), self.scores.tolist(), self.to_rle().masks)
         return [

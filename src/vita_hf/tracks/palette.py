@@ -1,4 +1,4 @@
-"""Colors that stay with a track, and that color-blind people can tell apart."""
+"""A fixed color for each track id, from a palette that color-blind people can tell apart."""
 
 # The first seven are Okabe and Ito's (https://jfly.uni-koeln.de/color/), without black, which vanishes in dark videos;
 # the eighth is a wine red. The others are lighter and darker mixtures of these: each is the one farthest in CIELAB from

@@ -1,4 +1,4 @@
-"""The frames that a result has masks for, read from its video."""
+"""Read the frames for which a result has masks from its video."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

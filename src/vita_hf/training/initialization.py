@@ -1,4 +1,4 @@
-"""Where the weights of a training come from."""
+"""Build a model with its initial weights."""
 
 import logging
 from typing import Any

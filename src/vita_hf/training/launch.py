@@ -1,4 +1,4 @@
-"""Launching a training in several processes, with one of the Accelerate configs of this package."""
+"""Launch training in several processes with one of this package's Accelerate configs."""
 
 import sys
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Loading batches of clips in worker processes."""
+"""Load batches of clips in worker processes."""
 
 from collections.abc import Callable, Generator, Iterable
 from typing import Any

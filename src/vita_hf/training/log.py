@@ -1,4 +1,4 @@
-"""The log of a training."""
+"""The training log."""
 
 import json
 from pathlib import Path

@@ -36,11 +36,11 @@ logger = logging.getLogger(__name__)
 
 class Trainer:
     """
-    Trains a model on clips. A training that resumes from a checkpoint equals an uninterrupted one, bit for bit: all
-    random numbers of a step follow from the seed and the number of the step.
+    Trains a model on clips. A resumed run is bit-for-bit identical to an uninterrupted one: all random numbers of a
+    step depend only on the seed and the step number.
 
     Args:
-        accelerator: Decides on devices, processes and precision.
+        accelerator: Controls devices, processes and precision.
         model: The model, in float32, on any device.
         processor: Normalizes the frames.
         settings: How the model is optimized.

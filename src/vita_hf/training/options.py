@@ -1,4 +1,4 @@
-"""What a training run is asked to do, apart from its recipe."""
+"""Options of a training run that are not part of its recipe."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

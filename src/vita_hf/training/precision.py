@@ -1,4 +1,4 @@
-"""Numeric precision and sharding: what to tell Accelerate, and what it cannot do."""
+"""Numeric precision and sharding: settings for Accelerate, and checks for what it does not support."""
 
 import os
 

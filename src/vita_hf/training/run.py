@@ -19,17 +19,17 @@ from ..files import RunRecord, flatten, write_atomically
 from ..hub import create_repository
 from ..image_processing_vita import VitaVideoProcessor
 from ..recipes import Recipe, load_recipe
+from .datasets import Source, make_clips, read_sources
 from .initialization import build_model
 from .loop import Trainer
 from .options import TrainingOptions
 from .precision import check_sharding, choose_precision
 from .saving import push_to_hub, save_model
 from .signals import TrainingInterrupted
-from .datasets importSource, make_clips, read_sources
 
 logger = logging.getLogger(__name__)
 
-# What may change when a training continues.
+# What may change when a training run continues.
 _FREE = ("training.steps", "training.learning_rate_steps", "training.save_dtype", "evaluation.")
 
 

@@ -1,4 +1,4 @@
-"""The end of a training: a directory for `from_pretrained`, with a card that describes the training."""
+"""Save a trained model: a directory for `from_pretrained`, with a card that describes the run."""
 
 import logging
 import platform
@@ -18,9 +18,9 @@ from ..configuration_vita import VitaConfig
 from ..data.categories import CATEGORIES
 from ..hub import hub_errors
 from ..recipes import Recipe
+from .datasets import Source
 from .initialization import pretrained_name
 from .loop import Trainer
-from .sources import Source
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def describe_hardware(accelerator: Accelerator) -> str:
 
 
 def learning_curve(entries: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """Collect the scores of a training, each with the loss at that time."""
+    """Collect the scores of a training run, each with the loss at that time."""
     rows, loss = [], float("nan")
     for entry in entries:
         loss = entry.get("loss", loss)
@@ -99,7 +99,7 @@ def learning_curve(entries: list[dict[str, Any]]) -> list[dict[str, float]]:
 
 
 def base_model(init: str | None, config: VitaConfig) -> str | None:
-    """Name what a training started from: a Hub id or the name of a local directory; None if it started from scratch."""
+    """Name what a training run started from: a Hub id or a local directory; None if it started from scratch."""
     if init is None or init == "scratch":
         return None
     if init == "backbone":

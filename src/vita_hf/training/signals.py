@@ -1,4 +1,4 @@
-"""Stopping a training by signals, without losing its state."""
+"""Stop training on a signal without losing its state."""
 
 import contextlib
 import signal

@@ -1,1 +1,1 @@
-"""Frames in and out. `sources.open_video` opens a video of any kind, `writer.video_writer` writes one."""
+"""Read and write videos. `sources.open_video` opens a video of any kind, `writer.video_writer` writes one."""

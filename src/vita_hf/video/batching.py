@@ -1,4 +1,4 @@
-"""Frames to network input: normalize, pad, and stack into a batch."""
+"""Turn frames into network input: normalize, pad and stack into a batch."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Files behind http(s) addresses."""
+"""Download files from http(s) URLs."""
 
 import shutil
 import tempfile
@@ -8,7 +8,7 @@ from urllib.request import Request, urlopen
 
 
 def is_url(path: Any) -> bool:
-    """Tell whether `path` is an http(s) address."""
+    """Tell whether `path` is an URL."""
     return isinstance(path, str) and path.startswith(("http://", "https://"))
 
 
@@ -17,7 +17,7 @@ def download(url: str) -> IO[bytes]:
     Download into a temporary file without a name, which disappears with the process however it ends.
 
     Args:
-        url: An http(s) address.
+        url: An URL.
 
     Returns:
         The open file, at its start.
@@ -33,7 +33,7 @@ def download(url: str) -> IO[bytes]:
     except BaseException as error:
         file.close()
         if isinstance(error, OSError | HTTPException | ValueError):
-            raise OSError(f"can't download {url}: {error}") from error
+            raise OSError(f"cannot download {url}: {error}") from error
         raise
     file.seek(0)
     return file

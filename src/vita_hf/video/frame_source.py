@@ -1,4 +1,4 @@
-"""What every source of frames has in common, and how to use only some of its frames."""
+"""The base class of all frame sources, and the choice of frames by rate or stride."""
 
 import math
 from abc import ABC, abstractmethod

@@ -39,7 +39,7 @@ def is_image(item: Any) -> bool:
 
 def read_image(path: str | Path) -> Image.Image:
     """
-    Read an image from a file or an http(s) address.
+    Read an image from a file or an URL.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -68,7 +68,7 @@ def _open_image(path: str | Path) -> Generator[Image.Image]:
     except FileNotFoundError:
         raise FileNotFoundError(f"image file not found: {path}") from None
     except (OSError, SyntaxError) as error:  # Pillow's decoders raise either on damaged files
-        raise ValueError(f"{path} can't be decoded as an image: {error}") from error
+        raise ValueError(f"{path} cannot be decoded as an image: {error}") from error
 
 
 def to_rgb_tensor(
@@ -80,7 +80,7 @@ def to_rgb_tensor(
     Gray is repeated, an alpha channel is dropped, and images are turned upright by their EXIF tag.
 
     Args:
-        image: A path, an http(s) address, a PIL image, or a uint8 or float array or tensor (h, w), (h, w, C) or
+        image: A path, an URL, a PIL image, or a uint8 or float array or tensor (h, w), (h, w, C) or
             (C, h, w) with 1, 3 or 4 channels.
         where: The image's name in error messages.
         data_format: "channels_first" or "channels_last", for arrays and tensors. By default, if both are possible,

@@ -20,7 +20,7 @@ class VideoReader(FrameSource):
     A video file that can be read from start to end as often as needed, one frame in memory at a time.
 
     Args:
-        path: The video file, or an http(s) address, which is downloaded into a temporary file first.
+        path: The video file, or an URL, which is downloaded into a temporary file first.
         decoder: "pyav" (the `av` package, which brings FFmpeg along) or "torchcodec" (needs an installed FFmpeg).
         name: The video's name in messages; by default its path.
 
@@ -126,7 +126,7 @@ class VideoReader(FrameSource):
             from torchcodec.decoders import VideoDecoder  # ty: ignore[import-not-found] - optional
         except (ImportError, OSError, RuntimeError) as error:  # the last two: FFmpeg's libraries are missing
             raise ImportError(
-                "decoder='torchcodec' needs the torchcodec package and FFmpeg's libraries, which can't be loaded; "
+                "decoder='torchcodec' needs the torchcodec package and FFmpeg's libraries, which cannot be loaded; "
                 f"decoder='pyav' needs neither (pip install vita-hf[video]). Cause: {error}"
             ) from error
         try:
@@ -135,7 +135,7 @@ class VideoReader(FrameSource):
             raise self._not_decodable(error) from error
 
     def _not_decodable(self, reason: object) -> ValueError:
-        return ValueError(f"{self.path} can't be decoded as a video: {reason}")
+        return ValueError(f"{self.path} cannot be decoded as a video: {reason}")
 
 
 def import_av() -> Any:

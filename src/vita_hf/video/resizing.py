@@ -1,4 +1,4 @@
-"""The size of resized frames, for the processor and for training."""
+"""Compute the size of resized frames, for the processor and for training."""
 
 
 def resize_output_size(height: int, width: int, shortest_edge: int, longest_edge: int | None = None) -> tuple[int, int]:

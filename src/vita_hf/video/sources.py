@@ -3,7 +3,7 @@ Open a video of any kind.
 
 | what                                            | opened as       |
 |-------------------------------------------------|-----------------|
-| video file, http(s) address                     | `VideoReader`   |
+| video file, URL                     | `VideoReader`   |
 | folder of images, list of images, array, tensor | `FrameList`     |
 | iterator of images                              | `FrameIterator` |
 """
@@ -26,7 +26,7 @@ def open_video(video: Any, name: str | None = None, decoder: str = "pyav") -> Fr
     Open one video of any kind.
 
     Args:
-        video: A path to a video file or to a folder of images, an http(s) address, an image or a list of images, an
+        video: A path to a video file or to a folder of images, an URL, an image or a list of images, an
             array or tensor with 4 dimensions, or an iterator of images. An open source is returned as it is.
         name: The video's name in messages; by default its path or address.
         decoder: Decoder of video files, see [`VideoReader`].
@@ -147,7 +147,7 @@ class FrameIterator(FrameSource):
         return (item for index, item in enumerate(items) if indices is None or index in indices)
 
     def count_frames(self) -> int:
-        raise ValueError(f"{self.name} is an iterator, whose frames can't be counted before they are used")
+        raise ValueError(f"{self.name} is an iterator, whose frames cannot be counted before they are used")
 
 
 __all__ = ["FrameIterator", "FrameList", "open_video", "split_videos"]

@@ -10,8 +10,8 @@ import pytest
 from helpers.annotation_files import HEIGHT, WIDTH, make_ytvis, track, write
 from vita_hf.data.clips.schedule import StepBatchSampler
 from vita_hf.data.clips.streamed import StreamBatchSampler, stream_rows
+from vita_hf.data.datasets import read_ytvis
 from vita_hf.data.parquet import read_parquet, write_parquet
-from vita_hf.data.readers import read_ytvis
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The one reader of YouTube-VIS, OVIS and COCO annotation files."""
+"""The single reader for YouTube-VIS, OVIS and COCO annotation files."""
 
 from .problems import KINDS, AnnotationError, InvalidInputError, Problem
 from .reader import Annotation, AnnotationFile, Video, load_json, read_annotations

@@ -34,7 +34,7 @@ class Annotation(NamedTuple):
         entry: The place in the file, like "annotations[3]".
         id, category_id: The file's ids; `category_id` is checked by [`AnnotationFile.unknown_categories`].
         is_crowd: Whether it stands for a crowd of objects.
-        segmentations: T times None, an RLE or polygons, as in the file.
+        segmentations: For each of the T frames, None, an RLE or polygons, as in the file.
         boxes, areas, occlusion: T entries each, as in the file; None if the file has no such field.
     """
 
@@ -82,7 +82,7 @@ class AnnotationFile:
         videos: Videos by id, in the file's order.
         categories: Names by id, in ascending order of the ids; a category without a name is named by its id.
         has_annotations: Whether the file has a table of annotations. Official validation files have none.
-        problems: Every problem but those of masks and unknown categories.
+        problems: All problems except those of masks and unknown categories.
     """
 
     path: str | None
@@ -114,11 +114,11 @@ def read_annotations(
     """
     Read and check the tables of an annotation file.
 
-    Problems of single entries are collected in the result, so that the caller decides which of them matter.
+    Problems with single entries are collected in the result, so the caller can decide which matter.
 
     Args:
         source: The path of a json file, or its content.
-        form: The form that is expected, or several: "ytvis" (YouTube-VIS, OVIS), "coco", or "tracks": only the list of
+        form: The expected format, or several: "ytvis" (YouTube-VIS, OVIS), "coco", or "tracks": only the list of
             YouTube-VIS's annotations, from which sizes, lengths and categories are inferred. None: any of them.
 
     Raises:
@@ -299,7 +299,7 @@ def _is_loose(key: Id) -> bool:
 
 
 def _columns_of_one_frame(entry: Any) -> dict[str, Any]:
-    """Return the fields of COCO's annotation that have one entry for each frame."""
+    """Return the per-frame fields of a COCO annotation, as lists of one entry."""
     boxes = [entry["bbox"]] if "bbox" in entry else None
     areas = None if entry.get("area") is None else [entry["area"]]
     return {"segmentations": [entry.get("segmentation")], "bboxes": boxes, "areas": areas, "occlusion": None}

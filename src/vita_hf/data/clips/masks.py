@@ -1,4 +1,4 @@
-"""From the RLEs and polygons of a row, through the transforms of a clip, to the masks of a frame."""
+"""Turn the RLEs and polygons of a row into masks, transformed along with the clip."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -54,11 +54,11 @@ def draw_clip(row: dict[str, Any], settings: ClipSettings, rng: np.random.Genera
     ```python
     >>> import tempfile
     >>> import numpy as np
-    >>> from vita_hf.data import readers, synthetic
+    >>> from vita_hf.data import datasets, synthetic
     >>> from vita_hf.data.clips.sampling import ClipSettings, draw_clip
 
     >>> file = synthetic.write_synthetic_dataset(tempfile.mkdtemp(), seed=0, videos=1)
-    >>> rows = readers.read_ytvis(file, file.parent / "JPEGImages", cache_dir=file.parent).rows
+    >>> rows = datasets.read_ytvis(file, file.parent / "JPEGImages", cache_dir=file.parent).rows
     >>> clip = draw_clip(rows[0], ClipSettings(num_frames=3), np.random.default_rng(0))
     >>> clip["pixel_values"].shape, clip["mask_labels"].shape, clip["frame_indices"]
     (torch.Size([3, 3, 352, 353]), torch.Size([4, 3, 352, 353]), [7, 9, 13])

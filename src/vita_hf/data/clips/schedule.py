@@ -1,6 +1,6 @@
 """Deterministic sampling schedule of training clips from sources mixed by weight.
 
-The seed and n alone decide sample n of a training, whatever the number of workers and processes, and after any resume.
+Sample n of a training run depends only on the seed and n, not on the number of workers or processes or on resuming.
 """
 
 import sys
@@ -97,7 +97,7 @@ class SampleSchedule:
 @dataclass(eq=False)
 class ClipDataset(Dataset):
     """
-    The clips of a training: item n is sample n of the schedule, drawn by [`draw_clip`].
+    The clips of a training run: item n is sample n of the schedule, drawn by [`draw_clip`].
 
     Args:
         sources: The rows of each source, a `datasets.Dataset` or another sequence.

@@ -1,4 +1,4 @@
-"""Training clips from a stream of rows, in an order that the seed alone decides."""
+"""Training clips from a stream of rows, in an order that depends only on the seed."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

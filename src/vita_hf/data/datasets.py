@@ -1,4 +1,4 @@
-"""Read annotation files as memory-mapped datasets: parsed once, and cached for every later run."""
+"""Load annotation files as memory-mapped datasets, parsed once and cached for later runs."""
 
 import hashlib
 import json
@@ -34,10 +34,10 @@ def read_ytvis(
     name: str | None = None,
 ) -> VideoDataset:
     """
-    Read YouTube-VIS, OVIS, or own data in their form: one row per video.
+    Read YouTube-VIS, OVIS, or your own data in the same format: one row per video.
 
-    An object is in a frame if the file has both a box and a segmentation for it there. Annotations without `bboxes`
-    count by their segmentations alone.
+    An object counts as present in a frame if the file has both a box and a segmentation for it. For annotations without
+    `bboxes`, the segmentation alone decides.
 
     Args:
         annotations: The json file with `videos`, `annotations` and `categories`.
@@ -55,7 +55,7 @@ def read_ytvis(
     Example:
     ```python
     >>> import tempfile
-    >>> from vita_hf.data.readers import read_ytvis
+    >>> from vita_hf.data.datasets import read_ytvis
     >>> from vita_hf.data.synthetic import write_synthetic_dataset
 
     >>> folder = write_synthetic_dataset(tempfile.mkdtemp() + "/data", seed=0, videos=1, length=2).parent
@@ -82,7 +82,7 @@ def read_coco(
     name: str | None = None,
 ) -> VideoDataset:
     """
-    Read COCO's instances, or own data in their form: one row per image, a video of one frame.
+    Read COCO's instances, or your own data in the same format: one row per image, a video of one frame.
 
     Args:
         annotations, images, skip_broken, cache_dir, name: As in [`read_ytvis`].
@@ -193,7 +193,7 @@ def _find_errors(problems: list[Problem], skip_broken: bool) -> list[Problem]:
 
 
 def _look_for_frames(rows: Dataset, path: str, folder: str) -> None:
-    """Fail now if the folder is wrong, instead of at the first clip. A single missing frame proves nothing."""
+    """Fail now, not at the first clip, if the folder is wrong. A single missing frame does not count as a wrong one."""
     some = rows.select(range(0, len(rows), max(1, len(rows) // 8))).select_columns("frames")
     frames = [frames[0]["path"] for frames in some["frames"]]
     if not any(map(os.path.isfile, frames)):

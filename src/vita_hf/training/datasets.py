@@ -1,4 +1,4 @@
-"""The data of a training: what the recipe names, or the user's own."""
+"""The training data: the datasets that the recipe names, or the user's own."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,9 +9,9 @@ from datasets import Dataset
 from ..data.clips.schedule import ClipDataset, SampleSchedule
 from ..data.clips.settings import ClipSettings
 from ..data.clips.streamed import StreamedClips
+from ..data.datasets import read_coco, read_ytvis
 from ..data.layout import find_split
 from ..data.parquet import read_parquet
-from ..data.readers import read_coco, read_ytvis
 from ..data.schema import VideoDataset, without_empty
 from ..recipes import Recipe, TrainingSettings
 from .options import TrainingOptions
@@ -42,7 +42,7 @@ def read_sources(recipe: Recipe, options: TrainingOptions) -> list[Source]:
     """
     Read the datasets to train on, without the videos that have no object to learn from.
 
-    The user's own annotations bring their own classes: a json in YouTube-VIS form (COCO form for a recipe of images),
+    The user's own annotations bring their own classes: a json in YouTube-VIS format (COCO form for a recipe of images),
     or Parquet files from `scripts/prepare_dataset.py`.
 
     Raises:
@@ -100,7 +100,7 @@ def _recipe_sources(recipe: Recipe, root: Path, skip_broken: bool) -> list[Sourc
 def make_clips(
     sources: list[Source], settings: TrainingSettings, skip_broken: bool = False
 ) -> ClipDataset | StreamedClips:
-    """Make the clips of a training: from one stream, or mixed by weight from datasets with an index."""
+    """Make the clips of a training run: from one stream, or mixed by weight from datasets with an index."""
     rows: list[Any] = [source.data.rows for source in sources]
     if not isinstance(rows[0], Dataset):
         return StreamedClips(rows[0], sources[0].clips, settings.seed)

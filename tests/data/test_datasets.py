@@ -25,8 +25,8 @@ from helpers.annotation_files import (
 )
 from vita_hf.data.annotations import AnnotationError
 from vita_hf.data.categories import CATEGORIES, COCO_TO_DATASET, category_ids
+from vita_hf.data.datasets import generate_rows, read_coco, read_ytvis
 from vita_hf.data.layout import find_split
-from vita_hf.data.readers import generate_rows, read_coco, read_ytvis
 from vita_hf.data.schema import VIDEO_FEATURES, without_empty
 
 
@@ -237,7 +237,7 @@ def test_second_time_reads_no_json_and_an_edit_is_noticed(content, read, tmp_pat
     before = os.stat(path)
     parsed = []
     monkeypatch.setattr(
-        "vita_hf.data.readers.read_annotations", lambda *args: parsed.append(args) or pytest.fail("parsed again")
+        "vita_hf.data.datasets.read_annotations", lambda *args: parsed.append(args) or pytest.fail("parsed again")
     )
     again = read_ytvis(path, tmp_path / "frames", cache_dir=tmp_path / "cache")
     assert not parsed and again.rows.to_list() == first.rows.to_list() and again.id2label == first.id2label

@@ -1,4 +1,4 @@
-"""From IoU tables to average precision and recall: COCO's rules, for all thresholds and filters at once."""
+"""Compute average precision and recall from IoU tables: COCO's rules, for all thresholds and filters at once."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
