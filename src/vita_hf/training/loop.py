@@ -202,7 +202,7 @@ class Trainer:
                 outputs = self.model(
                     pixel_values_videos=batch["pixel_values_videos"].to(device, non_blocking=True),
                     mask_labels=batch["mask_labels"].to(device, non_blocking=True).split(batch["instances"]),
-                    class_labels=batch["class_labels"].to(device, non_blocking=True).split(batch["instances"]),
+                    class_labels=batch["class_labels"].split(batch["instances"]),  # checked on the CPU, then copied
                     instance_presence=presence[index],
                     loss_normalizers=normalizers,
                 )

@@ -123,7 +123,7 @@ class VideoReader(FrameSource):
 
     def _open_torchcodec(self) -> Any:
         try:
-            from torchcodec.decoders import VideoDecoder  # ty: ignore[import-not-found] - optional
+            from torchcodec.decoders import VideoDecoder
         except (ImportError, OSError, RuntimeError) as error:  # the last two: FFmpeg's libraries are missing
             raise ImportError(
                 "decoder='torchcodec' needs the torchcodec package and FFmpeg's libraries, which cannot be loaded; "
