@@ -58,6 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "evaluate_every": "steps between evaluations; 0: only at the end",
     }.items():
         default = getattr(TrainingOptions, name)
+        if name == "micro_batches":  # `accelerate launch --gradient_accumulation_steps` sets the variable
+            default = int(os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", default))
         option = f"--{name.replace('_', '-')}"
         add(option, type=int, default=default, metavar="N", help=f"{meaning} (default: {default})")
     add("--gradient-checkpointing", action="store_true", help="less memory, more time")
