@@ -20,14 +20,15 @@ def random_mask(seed: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarr
 
 
 def compressed(mask: np.ndarray) -> dict:
-    rle = mask_api.encode(np.asfortranarray(mask))
+    """Encode a mask as pycocotools does, with a compressed string."""
+    rle = mask_api.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": [*mask.shape], "counts": rle["counts"].decode()}
 
 
 def uncompressed(mask: np.ndarray) -> dict:
-    """Run lengths by their definition: column by column, background first."""
+    """Encode a mask as a list of run lengths, by their definition: column by column, background first."""
     flat = mask.T.reshape(-1)
-    edges = np.flatnonzero(np.diff(flat)) + 1
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     runs = np.diff(np.concatenate(([0], edges, [flat.size]))).tolist()
     return {"size": [*mask.shape], "counts": [0, *runs] if flat[0] else runs}
 
@@ -51,9 +52,10 @@ def write_frames(folder: Path, names: list[str], size: tuple[int, int] = (HEIGHT
 
 def make_ytvis(folder: Path, videos: int = 3, length: int = 4) -> dict:
     """
-    Content of a file with `videos` videos of `length` frames, whose frames are written below `folder / "frames"`.
+    Make the content of a file with `videos` videos of `length` frames, and write the frames below `folder / "frames"`.
 
-    Video v has two annotations, of categories 2 and 5: compressed run lengths, absent from the first frame; polygons.
+    Each video has two annotations: compressed RLEs of category 2, absent from the first frame, and polygons of
+    category 5.
     """
     entries, annotations = [], []
     for video in range(1, videos + 1):

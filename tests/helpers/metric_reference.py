@@ -3,6 +3,8 @@
 import numpy as np
 from pycocotools import mask as mask_utils
 
+from helpers.annotation_files import compressed, uncompressed
+
 AREAS = {"": (0, 1e10), "s": (0, 128**2), "m": (128**2, 256**2), "l": (256**2, 1e10)}
 
 
@@ -122,18 +124,6 @@ def plain_metric(content, predictions):
     names = {category["id"]: category["name"] for category in content["categories"]}
     result["per_category"] = {names[c]: mean(0, thresholds, 100, AREAS[""], only=c) for c in categories}
     return result, tables
-
-
-def compressed(mask):
-    rle = mask_utils.encode(np.asfortranarray(mask.astype(np.uint8)))
-    return {"size": list(rle["size"]), "counts": rle["counts"].decode()}
-
-
-def uncompressed(mask):
-    flat = mask.reshape(-1, order="F")
-    changes = np.flatnonzero(np.diff(flat.astype(np.int8))) + 1
-    runs = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist()
-    return {"size": list(mask.shape), "counts": [0, *runs] if flat[0] else runs}
 
 
 def random_mask(rng, height, width):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from helpers.metric_reference import compressed
+from helpers.annotation_files import compressed
 from vita_hf.scoring import VisEvaluator
 
 
@@ -19,7 +19,7 @@ def square(size=20, side=10, at=0):
 
 
 def tiny(num_videos=1, **extra):
-    """A file with one object (a square over two frames, category 1) in each video, and a perfect prediction of each."""
+    """Make a file with a square of category 1 over two frames in each video, and a perfect prediction of each."""
     masks = [compressed(square()), compressed(square(at=3))]
     videos = [{"id": v, "height": 20, "width": 20, "length": 2} for v in range(1, num_videos + 1)]
     annotations = [

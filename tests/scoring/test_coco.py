@@ -8,7 +8,7 @@ from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from helpers.metric_reference import compressed, uncompressed
+from helpers.annotation_files import compressed, uncompressed
 from vita_hf.scoring import InvalidInputError
 from vita_hf.scoring.coco import NUMBERS, score_images
 

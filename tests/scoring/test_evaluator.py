@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.metric_reference import compressed, plain_metric, random_case, to_dense, uncompressed
+from helpers.annotation_files import compressed, uncompressed
+from helpers.metric_reference import plain_metric, random_case, to_dense
 from helpers.scoring_cases import score, square, tiny
 from vita_hf.scoring import VisEvaluator
 from vita_hf.scoring.average_precision import FILTERS, describe_objects, match

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from helpers.metric_reference import compressed, uncompressed
+from helpers.annotation_files import compressed, uncompressed
 from helpers.scoring_cases import score, square, tiny
 from vita_hf.scoring import InvalidInputError, VisEvaluator
 
