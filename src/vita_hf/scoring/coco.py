@@ -36,7 +36,7 @@ def score_images(annotations: str | os.PathLike | dict[str, Any], results: Predi
         InvalidInputError: if the results are malformed; lists every problem.
     """
     truth = GroundTruth(annotations, "coco")
-    detections = _to_coco_results(CheckedPredictions(*load_predictions(results), truth, fields=IMAGE_FIELDS))
+    detections = _to_coco_results(CheckedPredictions(*load_predictions(results), truth, IMAGE_FIELDS))
     if not detections:
         return {**dict.fromkeys(NUMBERS, 0.0), "per_category": {}}
     with contextlib.redirect_stdout(io.StringIO()):

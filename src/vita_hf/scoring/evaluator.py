@@ -10,7 +10,7 @@ import numpy as np
 from ..data.annotations import InvalidInputError
 from ..data.annotations.values import some
 from .average_precision import Detections
-from .ground_truth import GroundTruth, ScoredVideo
+from .ground_truth import GroundTruth
 from .predictions import CheckedPredictions, Predictions, load_predictions, measure_video
 from .reports import ScoreReports
 
@@ -53,7 +53,6 @@ class VisEvaluator(ScoreReports):
 
     def __init__(self, references: str | os.PathLike | dict | list):
         super().__init__(GroundTruth(references))
-        self._unannotated: dict[Any, ScoredVideo] = {}
         self._hashes: dict[Any, set[int]] = {}
         self._fingerprint: str | None = None
 
@@ -70,7 +69,7 @@ class VisEvaluator(ScoreReports):
             InvalidInputError: if predictions are malformed; lists every problem with its entry, video and frame.
         """
         path, entries = load_predictions(predictions)
-        checked = CheckedPredictions(path, entries, self.ground_truth, self._unannotated)
+        checked = CheckedPredictions(path, entries, self.ground_truth)
         problems, measured = checked.problems, {}
         for key, (video, members) in checked.by_video.items():
             try:
@@ -80,7 +79,6 @@ class VisEvaluator(ScoreReports):
         if problems:
             raise InvalidInputError(problems)
 
-        self._unannotated.update(checked.new_videos)
         repeated: list[str] = []
         for key, measures in measured.items():
             known = self.detections.setdefault(key, {})

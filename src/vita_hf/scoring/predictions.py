@@ -2,8 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,12 +55,10 @@ class CheckedPredictions:
         path: The path of the predictions' file, or None.
         entries: The predictions.
         truth: The ground truth.
-        known_videos: Videos without annotations that earlier predictions were made for.
         fields: `TRACK_FIELDS`, or `IMAGE_FIELDS` for COCO.
 
     Attributes:
         by_video: Each video with its valid predictions, by video id.
-        new_videos: Videos that neither the ground truth nor `known_videos` have.
         problems: The problems of the other predictions.
     """
 
@@ -70,12 +67,10 @@ class CheckedPredictions:
         path: str | None,
         entries: Sequence[Any],
         truth: GroundTruth,
-        known_videos: Mapping[Any, ScoredVideo] = MappingProxyType({}),
         fields: tuple[str, str, str, str] = TRACK_FIELDS,
     ):
-        self.path, self.truth, self.known_videos, self.fields = path, truth, known_videos, fields
+        self.path, self.truth, self.fields = path, truth, fields
         self.by_video: dict[Any, tuple[ScoredVideo, list[Prediction]]] = {}
-        self.new_videos: dict[Any, ScoredVideo] = {}
         self.problems: list[Problem] = []
         for index, entry in enumerate(entries):
             self._check(f"predictions[{index}]", entry)
@@ -117,7 +112,9 @@ class CheckedPredictions:
 
     def _find_video(self, place: str, key: Any, masks: Sequence[Any]) -> ScoredVideo | None:
         """Find the video of a prediction, and compare its length."""
-        video = self.truth.videos.get(key) or self.known_videos.get(key) or self.new_videos.get(key)
+        video = self.truth.videos.get(key)
+        if key in self.by_video:
+            video, _ = self.by_video[key]
         if video is None:
             # A list of annotations does not name the videos without objects; predictions there are false positives.
             size = infer_size(masks)
@@ -125,7 +122,7 @@ class CheckedPredictions:
                 message = "the video has no annotations, and no RLE of the prediction gives its size"
                 self.note("unknown-video", message, place, key)
                 return None
-            video = self.new_videos[key] = ScoredVideo(key, *size, length=len(masks))
+            video = ScoredVideo(key, *size, length=len(masks))
         if len(masks) != video.length:
             message = f"`segmentations` has {len(masks)} entries, the video {video.length} frames"
             self.note("length", message, place, key)

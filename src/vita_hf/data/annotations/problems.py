@@ -7,28 +7,12 @@ from ...ops.rle import shorten
 
 MAX_LISTED = 20
 
-KINDS = {
-    "malformed": "error",
-    "duplicate-id": "error",
-    "id": "error",
-    "annotation-id": "error",
-    "annotation-id-zero": "warning",
-    "category-name": "error",
-    "frame-names": "error",
-    "unknown-video": "error",
-    "unknown-category": "error",
-    "length": "error",
-    "areas": "warning",
-    "occlusion": "warning",
-    "no-mask": "warning",
-    "rle-size": "error",
-    "rle-corrupt": "error",
-    "polygon": "warning",
-    "no-annotations": "warning",
-    "frame-missing": "error",
-    "frame-unreadable": "error",
-    "frame-size": "error",
-}
+ERRORS = (
+    *("malformed", "duplicate-id", "id", "annotation-id", "category-name", "frame-names", "unknown-video"),
+    *("unknown-category", "length", "rle-size", "rle-corrupt", "frame-missing", "frame-unreadable", "frame-size"),
+)
+WARNINGS = ("annotation-id-zero", "areas", "occlusion", "no-mask", "polygon", "no-annotations")
+KINDS = dict.fromkeys(ERRORS, "error") | dict.fromkeys(WARNINGS, "warning")
 """Every kind of problem and its severity in training: an error stops it, or costs the video with `skip_broken`.
 
 Scoring is less strict about some ("id" and "annotation-id": not a 64-bit integer; "category-name"; "frame-names") and

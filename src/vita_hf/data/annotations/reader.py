@@ -50,17 +50,7 @@ class Annotation(NamedTuple):
 
 @dataclass
 class Video:
-    """
-    One video, or an image as a video of one frame.
-
-    Attributes:
-        entry: The place in the file, like "videos[3]".
-        id: The id of the video or image.
-        height, width: The size of every frame in pixels.
-        length: The number of frames.
-        file_names: The frames' names; empty if the file has none.
-        annotations: The objects, in the file's order.
-    """
+    """One video, or an image as a video of one frame; `file_names` is empty if the file has none."""
 
     entry: str
     id: Id
