@@ -73,18 +73,16 @@ def check_annotations(
     broken = {problem.video_id for problem in problems if problem.severity == "error"}
     rows = []
     for video in file.videos.values():
-        if not video.file_names:
-            continue
-        row, found = make_row(video, file, labels, os.fspath(images))
-        found += _check_masks(row, video, file)
-        problems += found
-        rows.append((row, video))
-        if not has_objects(row) and video.id not in broken and all(each.severity != "error" for each in found):
-            message = "every annotated object is a crowd, or there is none: training leaves it out"
-            problems.append(Problem("no-annotations", message, file.path, video.entry, video.id))
-    with tqdm(total=sum(len(row["frames"]) for row, _ in rows), unit="frame", disable=not progress) as bar:
-        problems += _check_frames(rows, file, bar)
-    return problems
+        if video.file_names:
+            row, mask_problems = make_row(video, file, labels, os.fspath(images))
+            mask_problems += _check_masks(row, video, file)
+            is_broken = video.id in broken or any(problem.severity == "error" for problem in mask_problems)
+            if not has_objects(row) and not is_broken:
+                message = "every annotated object is a crowd, or there is none: training leaves it out"
+                mask_problems.append(Problem("no-annotations", message, file.path, video.entry, video.id))
+            problems += mask_problems
+            rows.append((row, video))
+    return problems + list(_check_frames(rows, file, progress))
 
 
 def _check_masks(row: dict[str, Any], video: Video, file: AnnotationFile) -> Iterator[Problem]:
@@ -101,7 +99,7 @@ def _check_masks(row: dict[str, Any], video: Video, file: AnnotationFile) -> Ite
                 yield Problem("rle-corrupt", message, *place)
 
 
-def _check_frames(rows: list[tuple[dict, Video]], file: AnnotationFile, bar: tqdm) -> Iterator[Problem]:
+def _check_frames(rows: list[tuple[dict, Video]], file: AnnotationFile, progress: bool) -> Iterator[Problem]:
     """Yield a problem for every frame that cannot be decoded."""
 
     def check(place: tuple[dict, Video, int]) -> Problem | None:
@@ -113,8 +111,9 @@ def _check_frames(rows: list[tuple[dict, Video]], file: AnnotationFile, bar: tqd
             return Problem(error.kind, message, file.path, video.entry, video.id, None, t, video.file_names[t])
         return None
 
-    places = ((row, video, t) for row, video in rows for t in range(len(row["frames"])))
-    with ThreadPoolExecutor() as pool:
+    places = ((row, video, t) for row, video in rows for t in range(video.length))
+    total = sum(video.length for _, video in rows)
+    with ThreadPoolExecutor() as pool, tqdm(total=total, unit="frame", disable=not progress) as bar:
         while batch := list(islice(places, _BATCH)):
             for problem in pool.map(check, batch):
                 bar.update()
