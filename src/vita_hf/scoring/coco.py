@@ -25,7 +25,7 @@ def score_images(annotations: str | os.PathLike | dict[str, Any], results: Predi
     Args:
         annotations: The path of a json file of COCO's instances, or its content. `iscrowd` and `area` may be missing.
         results: The path of a json file with a list of `{"image_id", "category_id", "score", "segmentation"}`, or the
-            list.
+            list. The size of a result is the area of its mask; a `bbox` has no effect.
 
     Returns:
         The twelve numbers `AP`, `AP50` … `ARl` in [0, 1], or −1 without any object, and `per_category`, the AP by
