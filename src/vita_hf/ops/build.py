@@ -186,6 +186,3 @@ def cuda_command(arches: Sequence[str]) -> tuple[list[str], str]:
     command = [nvcc, "-cudart=none", "-Xcompiler=-fPIC", *_torch_flags("cuda")]
     command += [f"-gencode=arch=compute_{n},code=sm_{n}" for n in numbers]
     return command, version
-
-
-__all__ = ["NAMESPACES", "BuildError", "build", "cache_dir", "cpp_command", "cuda_command", "link_flags", "source_dir"]

@@ -1,6 +1,7 @@
 """COCO's RLE in numpy, for machines without a compiler; `kernels/rle` has the same functions in C++."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -92,15 +93,18 @@ def intersections(pairs: np.ndarray, starts: np.ndarray, others: Sequence[np.nda
     Count the pixels that tracks share, see [`vita_hf.ops.rle.intersections`].
 
     The number of a track's object pixels before a position is a broken line with slopes of 0 and 1. An object run of
-    another track shares what the line rises by between the run's ends; float64 holds these numbers exactly.
+    another track shares what the line rises by between the run's ends. float64 holds these numbers exactly.
     """
-    bounds = np.concatenate(([0], pairs.reshape(-1).cumsum(dtype=np.int64)))
-    runs = bounds[1:].reshape(-1, 2) - np.repeat(bounds[2 * starts[:-1]], np.diff(starts))[:, None]
     shared = np.zeros((len(starts) - 1, len(others)), dtype=np.int64)
-    for column, other in enumerate(others):
-        rises = np.stack([np.zeros_like(other[:, 1]), other[:, 1]], axis=1)
-        x, y = (np.concatenate(([0], z.reshape(-1).cumsum(dtype=np.int64))) for z in (other, rises))
-        line = np.interp(runs, x, y)
-        total = np.concatenate(([0], (line[:, 1] - line[:, 0]).cumsum()))
-        shared[:, column] = total[starts[1:]] - total[starts[:-1]]
+    positions = [_running_sums(other)[1:] for other in others]
+    for row, (first, last) in enumerate(pairwise(starts)):
+        x = _running_sums(pairs[first:last])
+        y = _running_sums(pairs[first:last] * np.array([0, 1], dtype=np.int32))
+        for column, ends in enumerate(positions):
+            line = np.interp(ends, x, y)
+            shared[row, column] = (line[1::2] - line[::2]).sum()
     return shared
+
+
+def _running_sums(pairs: np.ndarray) -> np.ndarray:
+    return np.concatenate(([0], pairs.reshape(-1).cumsum(dtype=np.float64)))
