@@ -1,4 +1,4 @@
-// The exponential function on the CPU, in a form that compilers vectorise.
+// The exponential function on the CPU, in a form that compilers vectorize.
 #pragma once
 
 #include <cmath>

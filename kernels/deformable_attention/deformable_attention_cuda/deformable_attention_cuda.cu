@@ -15,7 +15,6 @@
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 
-#include <algorithm>
 #include <type_traits>
 
 #include "deformable_attention_cuda/sources.cuh"

@@ -105,7 +105,7 @@ def encode_masks(masks: torch.Tensor) -> list[dict[str, Any]]:
 
 def encode_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> str:
     """
-    Rasterise the polygons of one object.
+    Rasterize the polygons of one object.
 
     Args:
         polygons: `[[x0, y0, x1, y1, …], …]` in pixels, each of at least three points. They may reach beyond the frame.
