@@ -17,6 +17,17 @@ from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, Mask2FormerConfig, PreTrainedConfig, TimmBackboneConfig
 from transformers.utils import auto_docstring
 
+_AT_LEAST_ONE = (
+    *("hidden_dim", "feature_size", "mask_feature_size", "num_attention_heads", "video_num_attention_heads"),
+    *("encoder_feedforward_dim", "dim_feedforward", "video_dim_feedforward"),
+    *("encoder_layers", "object_decoder_layers", "num_last_layers", "num_queries", "num_video_queries"),
+    *("train_num_points", "detector_chunk_size", "evaluation_top_k"),
+)
+_NOT_NEGATIVE = (
+    *("object_encoder_layers", "object_encoder_window_size"),
+    *("class_weight", "mask_weight", "dice_weight", "no_object_weight", "similarity_weight", "video_no_object_weight"),
+)
+
 
 @auto_docstring(
     custom_intro="""
@@ -145,35 +156,9 @@ class VitaConfig(Mask2FormerConfig):
             if not condition:
                 raise ValueError(f"{field}: expected {expected}, got {getattr(self, field)!r}")
 
-        for field in (
-            "hidden_dim",
-            "feature_size",
-            "mask_feature_size",
-            "num_attention_heads",
-            "video_num_attention_heads",
-            "encoder_feedforward_dim",
-            "dim_feedforward",
-            "video_dim_feedforward",
-            "encoder_layers",
-            "num_queries",
-            "num_video_queries",
-            "object_decoder_layers",
-            "num_last_layers",
-            "train_num_points",
-            "detector_chunk_size",
-            "evaluation_top_k",
-        ):
+        for field in _AT_LEAST_ONE:
             require(getattr(self, field) >= 1, field, "at least 1")
-        for field in (
-            "object_encoder_layers",
-            "object_encoder_window_size",
-            "class_weight",
-            "mask_weight",
-            "dice_weight",
-            "no_object_weight",
-            "similarity_weight",
-            "video_no_object_weight",
-        ):
+        for field in _NOT_NEGATIVE:
             require(getattr(self, field) >= 0, field, "0 or more")
         require(self.num_labels >= 1, "num_labels", "at least one class")
         require(self.decoder_layers >= 2, "decoder_layers", "at least 2 (it counts the learnable-query prediction)")
