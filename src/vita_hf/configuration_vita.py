@@ -17,16 +17,18 @@ from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING, Mask2FormerConfig, PreTrainedConfig, TimmBackboneConfig
 from transformers.utils import auto_docstring
 
+# fmt: off
 _AT_LEAST_ONE = (
-    *("hidden_dim", "feature_size", "mask_feature_size", "num_attention_heads", "video_num_attention_heads"),
-    *("encoder_feedforward_dim", "dim_feedforward", "video_dim_feedforward"),
-    *("encoder_layers", "object_decoder_layers", "num_last_layers", "num_queries", "num_video_queries"),
-    *("train_num_points", "detector_chunk_size", "evaluation_top_k"),
+    "hidden_dim", "feature_size", "mask_feature_size", "num_attention_heads", "video_num_attention_heads",
+    "encoder_feedforward_dim", "dim_feedforward", "video_dim_feedforward",
+    "encoder_layers", "object_decoder_layers", "num_last_layers", "num_queries", "num_video_queries",
+    "train_num_points", "detector_chunk_size", "evaluation_top_k",
 )
 _NOT_NEGATIVE = (
-    *("object_encoder_layers", "object_encoder_window_size"),
-    *("class_weight", "mask_weight", "dice_weight", "no_object_weight", "similarity_weight", "video_no_object_weight"),
+    "object_encoder_layers", "object_encoder_window_size",
+    "class_weight", "mask_weight", "dice_weight", "no_object_weight", "similarity_weight", "video_no_object_weight",
 )
+# fmt: on
 
 
 @auto_docstring(

@@ -15,18 +15,20 @@ logger = logging.getLogger(__name__)
 
 _HEADS = ("class_predictor.weight", "class_predictor.bias")
 # Fields that determine the shapes of parameters. A checkpoint overrides the recipe in these.
+# fmt: off
 _DETECTOR_SHAPES = frozenset(
     {
-        *("backbone_config", "num_queries", "feature_size", "mask_feature_size", "hidden_dim", "encoder_layers"),
-        *("encoder_feedforward_dim", "decoder_layers", "dim_feedforward", "num_attention_heads"),
+        "backbone_config", "num_queries", "feature_size", "mask_feature_size", "hidden_dim", "encoder_layers",
+        "encoder_feedforward_dim", "decoder_layers", "dim_feedforward", "num_attention_heads",
     }
 )
 _VIDEO_SHAPES = frozenset(
     {
-        *("num_video_queries", "object_encoder_layers", "object_decoder_layers", "video_num_attention_heads"),
-        *("video_dim_feedforward", "use_similarity_head"),
+        "num_video_queries", "object_encoder_layers", "object_decoder_layers", "video_num_attention_heads",
+        "video_dim_feedforward", "use_similarity_head",
     }
 )
+# fmt: on
 
 
 def build_model(fields: dict[str, Any], id2label: dict[int, str], init: str) -> VitaForVideoInstanceSegmentation:

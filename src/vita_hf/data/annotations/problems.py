@@ -7,10 +7,12 @@ from ...ops.rle import shorten
 
 MAX_LISTED = 20
 
+# fmt: off
 ERRORS = (
-    *("malformed", "duplicate-id", "id", "annotation-id", "category-name", "frame-names", "unknown-video"),
-    *("unknown-category", "length", "rle-size", "rle-corrupt", "frame-missing", "frame-unreadable", "frame-size"),
+    "malformed", "duplicate-id", "id", "annotation-id", "category-name", "frame-names", "unknown-video",
+    "unknown-category", "length", "rle-size", "rle-corrupt", "frame-missing", "frame-unreadable", "frame-size",
 )
+# fmt: on
 WARNINGS = ("annotation-id-zero", "areas", "occlusion", "no-mask", "polygon", "no-annotations")
 KINDS = dict.fromkeys(ERRORS, "error") | dict.fromkeys(WARNINGS, "warning")
 """Every kind of problem and its severity in training: an error stops it, or costs the video with `skip_broken`.
