@@ -36,6 +36,7 @@ from pycocotools.cocoeval import COCOeval
 from measuring import in_new_process, peak_memory
 from vita_hf.commands.evaluate import markdown_table
 from vita_hf.ops.rle import compress
+from vita_hf.ops import available_backends
 from vita_hf.scoring import VisEvaluator
 from vita_hf.scoring.coco import NUMBERS
 
@@ -251,9 +252,11 @@ def measure_memory(num_videos: int, count: int, distinct: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--videos", type=int, default=302)
-    parser.add_argument("--predictions", type=int, nargs="+", default=[10, 100], help="a video")
+    parser.add_argument("--predictions", type=int, nargs="+", default=[10, 100], help="per video")
     parser.add_argument("--distinct", type=float, default=1.0, help="share of predictions with masks of their own")
     args = parser.parse_args()
+    if "cpp" not in available_backends():
+        parser.error("the C++ operators are not available here, so there is nothing to compare numpy with")
     for count in args.predictions:
         compare(args.videos, count, args.distinct)
         peak = in_new_process(measure_memory, args.videos, count, args.distinct) / 2**20
