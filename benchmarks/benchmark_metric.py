@@ -35,8 +35,8 @@ from pycocotools.cocoeval import COCOeval
 
 from measuring import in_new_process, peak_memory
 from vita_hf.commands.evaluate import markdown_table
-from vita_hf.ops.rle import compress
 from vita_hf.ops import available_backends
+from vita_hf.ops.rle import compress
 from vita_hf.scoring import VisEvaluator
 from vita_hf.scoring.coco import NUMBERS
 
