@@ -52,13 +52,10 @@ def atomic_directory(path: str | os.PathLike) -> Generator[Path]:
         yield temporary
         if path.exists():
             path.rename(aside)
-        try:
-            temporary.rename(path)
-        except OSError:
-            if aside.exists():
-                aside.rename(path)
-            raise
+        temporary.rename(path)
     finally:
+        if aside.exists() and not path.exists():
+            aside.rename(path)
         _remove(temporary)
         _remove(aside)
 
