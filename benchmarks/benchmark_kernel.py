@@ -32,6 +32,7 @@ from transformers.models.mask2former import modeling_mask2former
 
 from measuring import device_name
 from vita_hf.commands.evaluate import markdown_table
+from vita_hf.modeling_detector import reference_points
 from vita_hf.ops import available_backends, deformable_attention_from_projections, multi_scale_deformable_attention
 from vita_hf.ops.build import cuda_command, link_flags
 
@@ -53,9 +54,7 @@ class Case:
         queries = self.queries or length
         shape = (self.batch, queries, HEADS, len(self.levels), POINTS)
         if self.queries is None:
-            axes = [((torch.arange(w) + 0.5) / w, (torch.arange(h) + 0.5) / h) for h, w in self.levels]
-            grids = [torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1) for x, y in axes]
-            points = torch.cat(grids)[None, :, None]
+            points = reference_points(self.levels, torch.device("cpu"))
         else:
             points = torch.rand(1, queries, 1, 2)
         tensors = {

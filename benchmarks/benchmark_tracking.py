@@ -176,12 +176,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     model.to(args.device)
     top_k = args.top_k or model.config.evaluation_top_k
 
+    category_ids = match_categories(model.config.id2label, split.categories)
     results, videos = [], []
     for clip in tqdm(split.clips, desc="segmenting", unit="clip"):
-        results += segment_clip(model, processor, clip, split, top_k)
+        results += segment_clip(model, processor, clip, split, top_k, category_ids)
         videos.append(list(detect(model, processor, clip)))
     vita = score(split.path, results)
-    baselines = best_baselines(split, videos, match_categories(model.config.id2label, split.categories), top_k)
+    baselines = best_baselines(split, videos, category_ids, top_k)
 
     rows = [{"": "VITA", **vita}]
     for name, baseline in baselines.items():

@@ -301,6 +301,14 @@ def test_gradient_checkpointing_changes_nothing():
         torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-5, atol=1e-6, msg=name)
 
 
+def test_model_trains_after_inference_mode():
+    """What is cached for a frame size must not be an inference tensor, which autograd cannot save."""
+    model, video = tiny_model(), torch.randn(1, 2, 3, 96, 32)  # a size of this test alone
+    with torch.inference_mode():
+        model.eval()(video)
+    model.train()(video, **labels(1, 2, 96, 32)).loss.backward()
+
+
 def test_frozen_detector_trains_the_video_part_only(tmp_path):
     model = tiny_model(freeze_detector=True)
     model.save_pretrained(tmp_path)
@@ -317,6 +325,8 @@ def test_frozen_detector_trains_the_video_part_only(tmp_path):
         }
         _, grads = gradients(frozen.train(), torch.randn(1, 2, 3, 64, 64), labels(1, 2, 64, 64))
         assert {name.removeprefix("model.").split(".")[0] for name in grads} == asked
+        assert not any(part.training for part in frozen.model.pixel_level_module.modules())
+        assert frozen.model.object_encoder.training
 
 
 def test_output_in_training():

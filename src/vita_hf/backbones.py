@@ -126,7 +126,7 @@ class _BranchDropPath:
     """
 
     def __init__(self, layer: SwinLayer):
-        self.drop_path = layer.drop_path
+        self.drop_path = layer.drop_path.train()  # no child of the layer any more; the hooks ask whether it is trained
         self.batch_size = 0
         layer.drop_path = nn.Identity()
         layer.register_forward_pre_hook(self.note_batch_size)
@@ -142,10 +142,10 @@ class _BranchDropPath:
             return None
         windows, *weights = output  # (B·windows, tokens, C)
         samples = windows.unflatten(0, (self.batch_size, -1))
-        return self.drop_path.train()(samples).flatten(0, 1), *weights
+        return self.drop_path(samples).flatten(0, 1), *weights
 
     def drop_mlp(self, mlp: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
-        return self.drop_path.train()(output) if mlp.training else None
+        return self.drop_path(output) if mlp.training else None
 
 
 def drop_both_branches(backbone: nn.Module) -> None:

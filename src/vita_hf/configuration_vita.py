@@ -13,7 +13,11 @@
 # limitations under the License.
 """Configuration of VITA: Mask2Former's fields under their transformers names, and the fields of the video part."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
+
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, Mask2FormerConfig, PreTrainedConfig, TimmBackboneConfig
 from transformers.utils import auto_docstring
 
@@ -190,4 +194,13 @@ class VitaConfig(Mask2FormerConfig):
         )
 
 
-__all__ = ["VitaConfig"]
+@contextmanager
+def config_errors(source: str) -> Generator[None]:
+    """Turn the error about a wrong field, which is no `ValueError`, into one that starts with the config's source."""
+    try:
+        yield
+    except StrictDataclassError as error:
+        raise ValueError(f"{source}: {error.__cause__ or error}") from error
+
+
+__all__ = ["VitaConfig", "config_errors"]

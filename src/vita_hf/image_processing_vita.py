@@ -223,12 +223,12 @@ class VitaVideoProcessor(BaseVideoProcessor):
             frame = to_rgb_tensor(frame, where, settings["input_data_format"], do_convert_rgb)
             size = size or frame.shape[1:]
             check_frame_size(where, frame.shape[1:], size)
-            if frame.is_floating_point():
+            if settings["do_rescale"] and frame.is_floating_point():
                 brightest = max(brightest, frame.max().item())
             yield frame if settings["device"] is None else frame.to(settings["device"])
         if size is None:
             raise ValueError(f"{source.name} has no frames")
-        if settings["do_rescale"] and 0 <= brightest <= 1:
+        if 0 <= brightest <= 1:
             warnings.warn(
                 f"{source.name}: float frames with values of at most 1 were rescaled; "
                 "pass do_rescale=False if they are in [0, 1] already",

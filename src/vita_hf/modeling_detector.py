@@ -58,7 +58,6 @@ def sine_position_codes(height: int, width: int, channels: int, dtype: torch.dty
     return torch.cat((rows, columns), -1).flatten(0, 1)[None].to(dtype)
 
 
-@compile_compatible_method_lru_cache(maxsize=4)
 def reference_points(spatial_shapes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
     """Relative center (x, y) of every pixel of every level, `(1, S, 1, 2)` float32."""
     points = []

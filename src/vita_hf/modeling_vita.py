@@ -51,6 +51,13 @@ class VitaModel(VitaPreTrainedModel):
         self.object_decoder = VitaObjectDecoder(config)
         self.post_init()
 
+    def train(self, mode: bool = True) -> "VitaModel":
+        super().train(mode)
+        # CODEPATH: see `freeze_parameters`; the statistics of batch norms stay, too.
+        if self.config.freeze_detector:
+            self.pixel_level_module.eval()
+        return self
+
     def detect(
         self, pixel_values: Tensor, output_all_predictions: bool = False, **kwargs: Unpack[TransformersKwargs]
     ) -> VitaModelOutput:
@@ -143,13 +150,16 @@ class VitaModel(VitaPreTrainedModel):
         chunk_size = len(pixel_values) if self.training else self.config.detector_chunk_size
         # The video part is trained on the detector's last predictions, so all of them are kept there.
         keep_all = output_all_predictions or layers > 1
-        detected = concatenate_outputs(
-            [self.detect(chunk, keep_all, **kwargs) for chunk in pixel_values.split(chunk_size)]
-        )
+        chunks = []
+        for chunk in pixel_values.split(chunk_size):
+            chunks.append(dict(self.detect(chunk, keep_all, **kwargs)))
+            if not output_all_predictions:  # the largest output; not even one chunk's outlives the next
+                del chunks[-1]["mask_features"]
+        detected = concatenate_outputs(chunks)
         last_states = detected["frame_states"][-layers:]
         frame_queries = torch.stack([states.unflatten(0, (batch, frames)) for states in last_states])
         if not output_all_predictions:
-            del detected["frame_states"], detected["mask_features"]
+            del detected["frame_states"]
         outputs = VitaModelOutput(**detected, **self.associate(frame_queries, frame_mask, **kwargs))
         outputs.video_mask_features = outputs.video_mask_features.unflatten(0, (batch, frames))
         return outputs
@@ -317,7 +327,7 @@ def check_video_shape(pixel_values_videos: Tensor, frame_mask: Tensor | None) ->
         raise ValueError(f"frame_mask: expected (B, T) = {shape[:2]}, got {tuple(frame_mask.shape)}")
 
 
-def concatenate_outputs(chunks: list[VitaModelOutput]) -> dict[str, Any]:
+def concatenate_outputs(chunks: list[dict[str, Any]]) -> dict[str, Any]:
     """Join the outputs of chunks of frames, tensor by tensor."""
 
     def join(values: tuple):

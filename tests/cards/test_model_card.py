@@ -39,6 +39,11 @@ def test_model_card_without_published_numbers():
     assert ModelCard(text).data.datasets is None
 
 
+def test_model_card_of_a_recipe_with_a_backbone_without_name():
+    text = model_card(config_from_recipe(load_recipe("tiny-synthetic")), "ytvis2019", "tiny-synthetic")
+    assert "# VITA, YouTube-VIS 2019" in text
+
+
 def test_code_in_the_model_card_runs(tmp_path, capsys):
     output = convert_checkpoint(**SWIN, output_dir=tmp_path / "model")
     frames = tmp_path / "clip"

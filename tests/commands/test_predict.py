@@ -370,6 +370,10 @@ MODELS = {
         lambda folder: (folder / "config.json").write_text("{"),
         "the configuration of broken cannot be",
     ),
+    "a wrong field": (
+        lambda folder: edit_config(folder, num_queries=0),
+        "the configuration of broken cannot be loaded: config.json: num_queries: expected",
+    ),
 }
 
 

@@ -66,6 +66,15 @@ def test_evaluate_without_predictions_and_references(metric):
     metric.compute()
 
 
+def test_lists_of_references_are_complete_before_state(metric):
+    content, predictions = tiny(num_videos=2)
+    metric.add_batch(predictions=predictions, references=content["annotations"][:1])
+    metric.state()
+    with pytest.raises(ValueError, match=r"cannot grow after state\(\) or merge\(\)"):
+        metric.add_batch(references=content["annotations"][1:])
+    metric.compute()
+
+
 def test_evaluate_combines_and_merges(metric):
     import evaluate
 

@@ -17,6 +17,8 @@ def test_precision(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not including_emulation)
     assert choose_precision("auto", cpu=False) == "bf16"
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")  # `accelerate launch --cpu`
+    assert choose_precision("auto", cpu=False) == "no"
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
     assert choose_precision("auto", cpu=False) is None
 

@@ -342,6 +342,26 @@ def test_a_frozen_detector_stays_as_it_was(data, tmp_path):
         assert torch.equal(tensor, before[name]) == name.startswith(detector), name
 
 
+def test_overwrite_removes_nothing_before_the_inputs_are_known_to_be_good(data, tmp_path):
+    run_training(arguments(data, tmp_path, "training.steps=2"))
+    before = sorted(path for path in tmp_path.rglob("*"))
+    for options in (("--train-images", str(tmp_path / "nowhere")), ("--init", str(tmp_path / "nowhere"))):
+        reset_accelerate()
+        with pytest.raises(OSError, match="nowhere"):
+            run_training(arguments(data, tmp_path, "training.steps=2", options=("--overwrite", *options)))
+        assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+def test_training_normalizes_frames_only_if_the_processor_does(data, tmp_path):
+    plain = ("processor.image_mean=[0, 0, 0]", "processor.image_std=[1, 1, 1]")
+    losses = []
+    for index, changes in enumerate((["processor.do_normalize=false"], plain, [])):
+        reset_accelerate()
+        run_training(arguments(data, tmp_path / str(index), "training.steps=1", *changes))
+        losses.append(read_log(tmp_path / str(index))[0]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5) != pytest.approx(losses[2], rel=1e-3)
+
+
 def test_two_processes(data, tmp_path):
     """Under torchrun, two processes share the clips and write one log and one model."""
     data = make_set(tmp_path / "set", videos=4)

@@ -43,7 +43,7 @@ def model_card(config: VitaConfig, dataset: str | None = None, recipe: str | Non
 
     ```
     """
-    backbone = _BACKBONES[recipe.rpartition("-")[2]] if recipe else None
+    backbone = _BACKBONES.get(recipe.rpartition("-")[2]) if recipe else None
     title = dataset and dataset_title(dataset)
     # The video models were trained jointly with COCO.
     trained_on = dict.fromkeys(["coco", dataset]) if dataset else ()

@@ -9,7 +9,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from ..data.annotations import load_json
+from ..data.annotations import read_annotations
 from ..evaluation.run import segment_split
 from ..evaluation.splits import check_split, read_split
 from ..files import atomic_path, write_atomically
@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Segment this process's share of the split; the main process writes the results and prints the scores."""
     if args.results is not None:
-        print_scores(args.annotations, args.results, "videos" not in load_json(args.annotations), args.worst)
+        of_images = read_annotations(args.annotations).form == "coco"
+        print_scores(args.annotations, args.results, of_images, args.worst)
         return
     if None in (args.model, args.images, args.output):
         raise ValueError("expected --model, --images and --output, or --results")
@@ -64,7 +65,8 @@ def run(args: argparse.Namespace) -> None:
         f"top {top_k}, {accelerator.num_processes} processes on {accelerator.device}"
     )
     checksum = hashlib.sha256(split.path.read_bytes()).hexdigest()
-    inputs = {"model": describe_model(args.model), "annotations": checksum, "dtype": args.dtype}
+    images = str(args.images.resolve())
+    inputs = {"model": describe_model(args.model), "annotations": checksum, "images": images, "dtype": args.dtype}
     model.to(accelerator.device)
     results = segment_split(accelerator, model, processor, split, args.output, top_k, inputs)
     if accelerator.is_main_process:
@@ -98,7 +100,7 @@ def print_scores(annotations: Path, results: Path, of_images: bool, worst: int) 
         evaluator = VisEvaluator(annotations)
         evaluator.add(results)
         scores, categories = evaluator.compute(), evaluator.category_table()
-        videos = evaluator.video_table()[:worst]
+        videos = evaluator.video_table()[:worst] if worst else []
     print(markdown_table([{name: scores[name] for name in NUMBERS}]))
     for name in ("AP_slight", "AP_moderate", "AP_heavy"):
         if name in scores:

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import unquote, urlparse
 
-import torch
-
 from ..files import RunRecord, atomic_directory
 from ..inference.loading import SHIPPED_MODEL, describe_model, load_model
 from ..inference.offline import segment_video
@@ -40,9 +38,6 @@ A folder with images is one video. A folder without images stands for all videos
 accelerate or torchrun, processes (GPUs) share the videos:
   accelerate launch --multi_gpu --num_processes 4 -m vita_hf predict videos/ --model vita-r50-ytvis2019
 """
-
-# The settings that the results depend on, apart from model and video.
-_RECORDED = ("threshold", "top_k", "one_label_per_query", "fps", "stride", "max_frames", "dtype", "json_only")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
     if args.model is None and rank == 0:
         print("No --model given: using the shipped tiny model, which knows only the shapes of its synthetic videos.")
     model = args.model or SHIPPED_MODEL
-    inputs = {"model": describe_model(model), **{name: getattr(args, name) for name in _RECORDED}}
+    inputs = {"model": describe_model(model), "dtype": args.dtype, "json_only": args.json_only, **settings}
+    del inputs["chunk_size"]  # does not change results
 
     unfinished = []
     for name in list(videos)[rank::num_processes]:
@@ -104,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
 
     loaded, processor = load_model(model, dtype=args.dtype)
-    device = args.device or default_device()
+    device = args.device or int(os.environ.get("LOCAL_RANK", 0))  # transformers picks the kind of device
     segmenter = VideoInstanceSegmentationPipeline(loaded, processor, device=device, compile=args.compile)
     failures = 0
     for record in unfinished:
@@ -198,9 +194,3 @@ def is_finished(record: RunRecord, overwrite: bool) -> bool:
     if changes is None and folder.exists():
         raise FileExistsError(f"{folder} exists and was not written by vita-hf predict: choose another --output")
     return False if changes and overwrite else record.matches()
-
-
-def default_device() -> str:
-    if torch.cuda.is_available():
-        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    return "mps" if torch.backends.mps.is_available() else "cpu"

@@ -8,7 +8,6 @@ from typing import Any
 from ..inference.loading import load_model
 from ..inference.options import SegmentationOptions
 from ..pipeline_vita import VideoInstanceSegmentationPipeline
-from .predict import default_device
 
 _COLUMNS = ("track", "label", "score", "first frame", "last frame", "frames seen")
 
@@ -26,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Load the model and serve the page until interrupted."""
     model, processor = load_model(args.model, dtype=args.dtype)
-    segmenter = VideoInstanceSegmentationPipeline(model, processor, device=args.device or default_device())
+    segmenter = VideoInstanceSegmentationPipeline(model, processor, device=args.device)
     with tempfile.TemporaryDirectory(prefix="vita-hf-web-") as folder:
         build_page(segmenter, Path(folder)).launch(server_name=args.host, server_port=args.port)
 

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub.errors import StrictDataclassError
 from omegaconf import OmegaConf
 from transformers import PreTrainedConfig, SwinConfig, TimmBackboneConfig
 
 from ..backbones import VitaResNetConfig
-from ..configuration_vita import VitaConfig
+from ..configuration_vita import VitaConfig, config_errors
 from ..data.categories import CATEGORIES, id2label
 from ..image_processing_vita import VitaVideoProcessor
 from ..recipes import load_recipe
@@ -124,15 +123,13 @@ def config_from_detectron2(cfg: Mapping[str, Any]) -> VitaConfig:
         fields["evaluation_top_k"] = load_recipe(f"{dataset}-r50").evaluation.top_k
     else:
         fields["num_labels"] = _setting(cfg, "MODEL.SEM_SEG_HEAD.NUM_CLASSES")
-    try:
+    with config_errors("the config describes an impossible network"):
         return VitaConfig(
             backbone_config=_resnet_config(cfg) if backbone == "build_resnet_backbone" else _swin_config(cfg),
             use_similarity_head=fields["similarity_weight"] > 0,
             encoder_feedforward_dim=1024,  # fixed in the original
             **fields,
         )
-    except StrictDataclassError as error:
-        raise ValueError(f"the config describes an impossible network: {error.__cause__ or error}") from error
 
 
 def dataset_from_detectron2(cfg: Mapping[str, Any]) -> str | None:

@@ -45,11 +45,13 @@ def segment_split(
         record = RunRecord(folder / "run.json", {**inputs, "top_k": top_k})
         if not record.matches():
             record.write()
+    category_ids = match_categories(model.config.id2label or {}, split.categories)
     parts = {clip.id: folder / "parts" / f"{clip.id}.json" for clip in split.clips}
     share = split.clips[accelerator.process_index :: accelerator.num_processes]
     unfinished = [clip for clip in share if not parts[clip.id].is_file()]
     for clip in tqdm(unfinished, desc="segmenting", unit="clip", disable=not accelerator.is_main_process):
-        write_atomically(parts[clip.id], json.dumps(segment_clip(model, processor, clip, split, top_k)).encode())
+        entries = segment_clip(model, processor, clip, split, top_k, category_ids)
+        write_atomically(parts[clip.id], json.dumps(entries).encode())
     accelerator.wait_for_everyone()
     results = folder / "results.json"
     if accelerator.is_main_process:
@@ -59,19 +61,24 @@ def segment_split(
 
 
 def segment_clip(
-    model: VitaForVideoInstanceSegmentation, processor: VitaVideoProcessor, clip: Clip, split: Split, top_k: int
+    model: VitaForVideoInstanceSegmentation,
+    processor: VitaVideoProcessor,
+    clip: Clip,
+    split: Split,
+    top_k: int,
+    category_ids: Mapping[int, Any],
 ) -> list[dict[str, Any]]:
     """
     Segment a clip by the paper's rule for metrics: the `top_k` best pairs of a query and a class.
+
+    `category_ids` holds the category of each of the model's labels, see [`match_categories`].
 
     Returns:
         Entries of a `results.json`, in YouTube-VIS format or, if the split consists of images, in COCO format.
 
     Raises:
-        ValueError: if the frames do not have the size in the annotation file, or the model's classes are not the
-            split's categories.
+        ValueError: if the frames do not have the size in the annotation file.
     """
-    category_ids = match_categories(model.config.id2label or {}, split.categories)
     size = image_size(clip.frames[0])
     if size != tuple(clip.size):
         raise ValueError(

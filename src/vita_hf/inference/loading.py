@@ -1,5 +1,7 @@
 """Load a model and its processor from a directory or the Hub, and check that both are complete."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoVideoProcessor
 
-from ..configuration_vita import VitaConfig
+from ..configuration_vita import VitaConfig, config_errors
 from ..image_processing_vita import VitaVideoProcessor
 from ..modeling_vita import VitaForVideoInstanceSegmentation
 
@@ -36,10 +38,12 @@ def load_model(
         ValueError: if it is not a VITA model, weights or the processor's settings are missing, or a file cannot be
             read.
     """
-    load_config(model)
+    config = load_config(model)
     processor = load_processor(model)
     try:
-        loaded, report = VitaForVideoInstanceSegmentation.from_pretrained(model, dtype=dtype, output_loading_info=True)
+        loaded, report = VitaForVideoInstanceSegmentation.from_pretrained(
+            model, config=config, dtype=dtype, output_loading_info=True
+        )
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"the weights of {model} cannot be read: {first_line(error)}") from error
     except OSError as error:
@@ -56,10 +60,8 @@ def load_model(
 def load_config(model: str | Path) -> VitaConfig:
     """Load a model's configuration. It raises the same errors as `load_model`."""
     _check_directory(model, ("config.json",), "holds no model: config.json is missing")
-    try:
+    with _explained(f"the configuration of {model}"), config_errors("config.json"):
         config = AutoConfig.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        raise type(error)(f"the configuration of {model} cannot be loaded: {first_line(error)}") from error
     if not isinstance(config, VitaConfig):
         raise ValueError(f"{model} is a model of type {config.model_type!r}, expected 'vita'")
     return config
@@ -73,10 +75,8 @@ def load_processor(model: str | Path) -> VitaVideoProcessor:
         f"has no processor: {_PROCESSOR_FILES[0]} is missing; VitaVideoProcessor(…).save_pretrained writes it, with "
         "the frame size that the model was trained with",
     )
-    try:
+    with _explained(f"the processor of {model}"):
         processor = AutoVideoProcessor.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        raise type(error)(f"the processor of {model} cannot be loaded: {first_line(error)}") from error
     if not isinstance(processor, VitaVideoProcessor):
         raise ValueError(f"the processor of {model} is a {type(processor).__name__}, expected a VitaVideoProcessor")
     return processor
@@ -99,6 +99,17 @@ def describe_model(model: str | Path) -> Any:
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def _explained(what: str) -> Generator[None]:
+    """Let a loading error say in one line what could not be loaded."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{what} cannot be loaded: {first_line(error)}") from error
+    except ValueError as error:
+        raise ValueError(f"{what} cannot be loaded: {first_line(error)}") from error
 
 
 def _check_directory(model: str | Path, files: tuple[str, ...], complaint: str) -> None:

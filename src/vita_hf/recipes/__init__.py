@@ -14,7 +14,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ..configuration_vita import VitaConfig
+from ..configuration_vita import VitaConfig, config_errors
 from ..data.categories import id2label
 from .schema import Recipe, TrainingSettings
 
@@ -75,7 +75,8 @@ def config_from_recipe(recipe: Recipe) -> VitaConfig:
         raise ValueError("data.dataset: missing; the model's labels follow from it")
     labels = id2label(recipe.data.dataset)
     ids = {label: index for index, label in labels.items()}
-    return VitaConfig(**recipe.model, id2label=labels, label2id=ids, evaluation_top_k=recipe.evaluation.top_k)
+    with config_errors("the recipe's model section"):
+        return VitaConfig(**recipe.model, id2label=labels, label2id=ids, evaluation_top_k=recipe.evaluation.top_k)
 
 
 def _read(file: Path) -> DictConfig:

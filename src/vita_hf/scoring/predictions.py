@@ -229,6 +229,7 @@ class _TrackMeasures:
     def rank(self, scores: list[float]) -> dict[Any, Detections]:
         """Sort the predictions of each category by score, and keep those that can count."""
         by_category: dict[Any, list[int]] = {}
+        all_scores = np.array(scores)
         for index in sorted(range(len(scores)), key=lambda index: -scores[index]):
             by_category.setdefault(self.categories[index], []).append(index)
         detections = {}
@@ -236,7 +237,7 @@ class _TrackMeasures:
             indices = indices[: MAX_DETECTIONS[-1]]
             has_objects = category in self.object_pairs
             ious = np.array([self.ious[i] for i in indices]) if has_objects else np.zeros((len(indices), 0))
-            detections[category] = Detections(np.array(scores)[indices], self.mean_areas[indices], ious)
+            detections[category] = Detections(all_scores[indices], self.mean_areas[indices], ious)
         return detections
 
 

@@ -5,10 +5,9 @@ from typing import Any
 
 import timm
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, TimmBackbone, TimmBackboneConfig
 
-from ..configuration_vita import VitaConfig
+from ..configuration_vita import VitaConfig, config_errors
 from ..modeling_vita import VitaForVideoInstanceSegmentation
 
 logger = logging.getLogger(__name__)
@@ -93,15 +92,14 @@ def load_pretrained_backbone(model: VitaForVideoInstanceSegmentation) -> None:
 
 
 def _make_config(fields: dict[str, Any]) -> VitaConfig:
-    try:
+    with config_errors("the recipe's model section"):
         return VitaConfig.from_dict(fields)
-    except StrictDataclassError as error:
-        raise ValueError(f"the recipe's model section: {error.__cause__ or error}") from error
 
 
 def _from_checkpoint(source: str, fields: dict[str, Any], labels: dict[str, Any]) -> VitaForVideoInstanceSegmentation:
     try:
-        checkpoint = AutoConfig.from_pretrained(source)
+        with config_errors(f"init: {source}"):
+            checkpoint = AutoConfig.from_pretrained(source)
     except OSError as error:
         raise OSError(f"init: {source} is neither a model directory nor available from the Hub: {error}") from error
     if checkpoint.model_type not in ("vita", "mask2former"):

@@ -113,7 +113,7 @@ class Trainer:
         """
         options, settings = self.options, self.settings
         samples = self._samples()
-        self._switch_to_training()
+        self.model.train()
         self._clock = time.monotonic()
         progress = tqdm(
             total=settings.steps,
@@ -159,16 +159,13 @@ class Trainer:
             collate_clips,
             image_mean=processor.image_mean,
             image_std=processor.image_std,
+            do_normalize=processor.do_normalize,
+            do_rescale=processor.do_rescale,
             rescale_factor=processor.rescale_factor,
             size_divisor=processor.size_divisor,
         )
         on_gpu = self.accelerator.device.type == "cuda"
         return load_batches(self.clips, samples, collate, workers=self.options.workers, pin_memory=on_gpu)
-
-    def _switch_to_training(self) -> None:
-        self.model.train()
-        if self.config.freeze_detector:  # keep the statistics of its batch norms
-            self.accelerator.unwrap_model(self.model).model.pixel_level_module.eval()
 
     def _train_step(self, batches: list[dict[str, Any]], stop: StopRequest) -> tuple[dict[str, float], bool]:
         """Take one optimizer step on its micro-batches; return what to log, and whether any process is to stop."""
@@ -259,7 +256,7 @@ class Trainer:
         with stop.stop_at_once(f"stopped before step {self.step} was scored; run the same command to continue"):
             folder = self.options.output / "evaluation" / f"step-{self.step:09d}"
             scores = evaluate_split(self.accelerator, model.eval(), self.processor, self.split, folder)
-        self._switch_to_training()
+        self.model.train()
         self.log.write({"step": self.step, "evaluation": scores})
         numbers = {f"evaluation/{name}": value for name, value in scores.items() if isinstance(value, float)}
         self.accelerator.log(numbers, step=self.step)

@@ -4,7 +4,7 @@ import os
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, parse_flag_from_env
 
 
 def choose_precision(mixed_precision: str, cpu: bool) -> str | None:
@@ -24,6 +24,7 @@ def choose_precision(mixed_precision: str, cpu: bool) -> str | None:
     # `accelerate launch` sets the variable even if nobody chose a precision, to "no".
     if os.environ.get("ACCELERATE_MIXED_PRECISION", "no") != "no":
         return None
+    cpu = cpu or parse_flag_from_env("ACCELERATE_USE_CPU")
     has_bf16 = not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bf16" if has_bf16 else "no"
 

@@ -49,8 +49,6 @@ def train(options: TrainingOptions) -> None:
     accelerator = _create_accelerator(recipe, options)
     check_sharding(accelerator, evaluates=options.eval_json is not None)
     check_batch_size(settings.batch_size, options.micro_batches, accelerator.num_processes)
-    if options.overwrite:
-        _remove_earlier_training(accelerator, options.output)
 
     # Data.
     with accelerator.main_process_first():  # the main process fills the cache of annotations
@@ -58,7 +56,8 @@ def train(options: TrainingOptions) -> None:
     id2label = sources[0].data.id2label
     split = _read_split(options, id2label)
     record = _record(recipe, sources, options.output)
-    record.matches()
+    if not options.overwrite:
+        record.matches()
 
     # Model.
     processor = VitaVideoProcessor(**recipe.processor)
@@ -67,7 +66,9 @@ def train(options: TrainingOptions) -> None:
     if options.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
-    # Training.
+    # Training. Nothing earlier is removed before all inputs are known to be good.
+    if options.overwrite:
+        _remove_earlier_training(accelerator, options.output)
     clips = make_clips(sources, settings, options.skip_broken)
     trainer = Trainer(accelerator, model, processor, settings, clips, options, split)
     resumed = trainer.resume()

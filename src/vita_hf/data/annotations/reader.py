@@ -165,7 +165,7 @@ class _TableReader:
     def __init__(self, path: str | None, form: str):
         self.file = AnnotationFile(path, form)
         self.video_table = "images" if form == "coco" else "videos"
-        self.broken_videos: set[Id] = set()
+        self.video_ids: set[Id] = set()  # of broken videos, too
         self.annotation_ids: set[Id] = set()
 
     def note(self, kind: str, message: str, *place: Any) -> None:
@@ -215,8 +215,9 @@ class _TableReader:
 
     def read_video(self, place: str, entry: Any) -> None:
         key = entry.get("id")
-        if not self.is_valid_id(key, self.file.videos.keys() | self.broken_videos, place, key):
+        if not self.is_valid_id(key, self.video_ids, place, key):
             return
+        self.video_ids.add(key)
         names, length = entry.get("file_names"), entry.get("length")
         if self.file.form == "coco":
             names, length = [entry["file_name"]] if entry.get("file_name") else None, 1
@@ -232,7 +233,6 @@ class _TableReader:
             problem = f"expected `file_names`, or `length` as a positive integer, got {shorten(length)}"
         if problem:
             self.note("malformed", problem, place, key)
-            self.broken_videos.add(key)
             return
         if not names:
             self.note("frame-names", f"expected the names of the frames, got {shorten(names)}", place, key)
@@ -246,7 +246,7 @@ class _TableReader:
         owner = entry.get("image_id" if is_coco else "video_id")
         video = self.file.videos.get(owner) if is_id(owner) else None
         if video is None:
-            if not (is_id(owner) and owner in self.broken_videos):  # the video itself is reported
+            if not (is_id(owner) and owner in self.video_ids):  # a broken video itself is reported
                 what = "video of known size" if self.file.form == "tracks" else self.video_table[:-1]
                 self.note("unknown-video", f"the file has no {what} with this id", place, owner, key)
             return

@@ -14,7 +14,7 @@ def collate_clips(clips: Sequence[dict[str, Any]], **normalization: Any) -> dict
 
     Args:
         clips: B clips of T frames, as [`draw_clip`] or [`ClipDataset`] returns them.
-        **normalization: `image_mean`, `image_std`, `rescale_factor` and `size_divisor`, see [`normalize_and_pad`].
+        **normalization: See [`normalize_and_pad`].
 
     Returns:
         Dictionary with

@@ -92,6 +92,8 @@ class VisAp(evaluate.Metric):
 
     def _add_references(self, references):
         if isinstance(references, (list, tuple)) and isinstance(self._references, (list, type(None))):
+            if self._evaluator is not None:
+                raise ValueError("lists of references cannot grow after state() or merge(): add them all before")
             self._references = [*(self._references or []), *references]
         elif self._references is None:
             self._evaluator = VisEvaluator(references)
