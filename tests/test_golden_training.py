@@ -9,14 +9,13 @@ from vita_hf.conversion import convert_state_dict
 
 
 @pytest.fixture(autouse=True)
-def _two_threads():
-    """The reference's gradients hang on the order in which its convolutions summed: in one variant a ReLU's input is
-    1.5e-7 with it and 0 in exact arithmetic, which is worth 0.2 % of a gradient. Two threads sum in that order.
+def _without_mkldnn():
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(threads)
+    Sum convolutions in the reference's order. In one variant a ReLU's input is 1.5e-7 with it, and 0 in exact
+    arithmetic, which changes a gradient by 0.2 %. oneDNN's order depends on the number of threads and its version.
+    """
+    with torch.backends.mkldnn.flags(enabled=False):
+        yield
 
 
 def training_batch(golden, case: str):
