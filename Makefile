@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Threads that wait don't spin: on few or shared cores they would keep the others from working.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help setup demo test test-slow test-transformers test-oldest train-tiny evaluate-tiny lint build clean
+.PHONY: help setup demo test test-slow test-transformers test-oldest fuzz train-tiny evaluate-tiny lint build clean
 
 help:
 	@echo "make demo               segment a synthetic video with the shipped tiny model: demo/"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-slow          long or memory-hungry tests"
 	@echo "make test-transformers  transformers' own common tests against our classes"
 	@echo "make test-oldest        the fast tests with the oldest supported torch and transformers"
+	@echo "make fuzz               read INPUTS mutated files of every kind: no crash, no hang, no obscure error"
 	@echo "make train-tiny         make the synthetic set and train the tiny model, on a GPU or the CPU: runs/tiny-synthetic/"
 	@echo "make evaluate-tiny      score MODEL (the shipped one) on the held-out synthetic videos, beside two baselines"
 	@echo "make build              sdist, wheel, and a clean environment that installs and imports the wheel and builds its kernels"
@@ -71,6 +72,12 @@ test-transformers: setup
 
 test-oldest: .venv-oldest/.installed
 	.venv-oldest/bin/python -m pytest -m "not slow"
+
+# For minutes; over night: make fuzz INPUTS=100000
+INPUTS ?= 500
+
+fuzz: setup
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m fuzz --inputs $(INPUTS)
 
 .venv-oldest/.installed: pyproject.toml
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest

@@ -79,7 +79,10 @@ def check_split(split: Split, id2label: Mapping[Any, str]) -> None:
     Raises:
         ValueError: if the model's classes are not the split's categories, or the annotations are malformed.
     """
-    match_categories(id2label, split.categories)
+    try:
+        match_categories(id2label, split.categories)
+    except ValueError as error:
+        raise ValueError(f"{split.path}: {error}") from None
     if split.annotated:
         GroundTruth(split.path, "coco" if split.of_images else "ytvis")
 

@@ -125,3 +125,11 @@ def test_errors_list_twenty_problems_and_can_be_pickled():
     lines = str(error).splitlines()
     assert lines[3] == "a.json, annotations[3] (video 7, annotation 3), frame 2 (b.jpg): too short"
     assert len(lines) == 21 and lines[-1] == "… and 5 more"
+
+
+@pytest.mark.parametrize("owner", [[], {}, [1], 0.5, True])
+def test_video_ids_of_other_types(tmp_path, owner):
+    content = make_ytvis(tmp_path)
+    content["annotations"][1]["video_id"] = owner
+    message = f"annotations[1] (annotation 12): `video_id`: expected an integer, got {owner!r}"
+    assert [str(problem) for problem in read_annotations(content).problems] == [message]

@@ -243,10 +243,14 @@ class _TableReader:
 
     def read_annotation(self, place: str, entry: Any) -> None:
         key, is_coco = entry.get("id"), self.file.form == "coco"
-        owner = entry.get("image_id" if is_coco else "video_id")
-        video = self.file.videos.get(owner) if is_id(owner) else None
+        owner_field = "image_id" if is_coco else "video_id"
+        owner = entry.get(owner_field)
+        if owner is not None and not is_id(owner):
+            self.note("malformed", f"`{owner_field}`: expected an integer, got {shorten(owner)}", place, None, key)
+            return
+        video = self.file.videos.get(owner)
         if video is None:
-            if not (is_id(owner) and owner in self.video_ids):  # a broken video itself is reported
+            if owner not in self.video_ids:  # a broken video itself is reported
                 what = "video of known size" if self.file.form == "tracks" else self.video_table[:-1]
                 self.note("unknown-video", f"the file has no {what} with this id", place, owner, key)
             return
