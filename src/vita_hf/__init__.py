@@ -4,30 +4,40 @@ Importing this package registers its classes with transformers' `Auto*` classes,
 `pipeline("video-instance-segmentation")`; [`VideoInstanceSegmentationPipeline`] has an example.
 """
 
+import importlib
+import sys
 from importlib.metadata import version
-
-from transformers import AutoConfig, AutoModel, AutoModelForUniversalSegmentation, AutoVideoProcessor
-from transformers.pipelines import PIPELINE_REGISTRY
-
-from . import backbones  # registers VitaResNetConfig
-from .configuration_vita import VitaConfig
-from .image_processing_vita import VitaVideoProcessor
-from .modeling_vita import VitaForVideoInstanceSegmentation, VitaModel, VitaPreTrainedModel
-from .pipeline_vita import VideoInstanceSegmentationPipeline
-from .tracks.instances import VideoInstances
-
-AutoConfig.register(VitaConfig.model_type, VitaConfig, exist_ok=True)
-AutoModel.register(VitaConfig, VitaModel, exist_ok=True)
-AutoModelForUniversalSegmentation.register(VitaConfig, VitaForVideoInstanceSegmentation, exist_ok=True)
-AutoVideoProcessor.register(VitaConfig, VitaVideoProcessor, exist_ok=True)
-PIPELINE_REGISTRY.register_pipeline(
-    "video-instance-segmentation",
-    pipeline_class=VideoInstanceSegmentationPipeline,
-    pt_model=AutoModelForUniversalSegmentation,
-    type="video",
-)
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 __version__ = version("vita-hf")
+
+
+def _runs_a_command() -> bool:
+    """Tell whether this process is `vita-hf` or `python -m vita_hf`, for which `sys.argv` starts with "-m" here."""
+    program = sys.argv[0] if sys.argv else ""
+    return program == "-m" or Path(program).name.removesuffix(".exe") == "vita-hf"
+
+
+# torch and transformers take seconds to import. The command answers --help first, and then imports this itself.
+if TYPE_CHECKING or not _runs_a_command():
+    from .registration import (
+        VideoInstances,
+        VideoInstanceSegmentationPipeline,
+        VitaConfig,
+        VitaForVideoInstanceSegmentation,
+        VitaModel,
+        VitaPreTrainedModel,
+        VitaVideoProcessor,
+        backbones,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module(".registration", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "VideoInstanceSegmentationPipeline",

@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
-from vita_hf.commands import main
+import vita_hf
+from vita_hf.commands import arguments, main
+from vita_hf.commands.errors import describe_error
+from vita_hf.recipes import list_recipes
 
 
 def test_help_lists_every_command(capsys):
@@ -38,6 +41,48 @@ def test_missing_package_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "accelerate", None)
     monkeypatch.delitem(sys.modules, "vita_hf.commands.evaluate", raising=False)
     with pytest.raises(SystemExit, match="1"):
-        main.main(["evaluate", "--help"])
-    error = "error: vita-hf evaluate needs the package accelerate: pip install vita-hf[eval]\n"
-    assert capsys.readouterr().err == error
+        main.main(["evaluate", "--annotations", "split.json"])
+    assert capsys.readouterr().err == "error: the package accelerate is missing: pip install accelerate\n"
+    assert describe_error(ModuleNotFoundError(name="datasets.features")).endswith("pip install datasets")
+
+
+@pytest.mark.parametrize("options", [["--help"], ["--version"], *([name, "--help"] for name in main.COMMANDS)])
+def test_help_needs_neither_torch_nor_transformers(options):
+    command_line = [sys.executable, "-X", "importtime", "-m", "vita_hf", *options]
+    done = subprocess.run(command_line, capture_output=True, text=True)
+    assert done.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "vita_hf.commands.main" in imported
+    assert not imported & {"torch", "transformers", "accelerate", "numpy"}
+    assert done.stdout.startswith("vita-hf 0." if options == ["--version"] else "usage: vita-hf")
+
+
+def test_the_help_names_every_recipe():
+    assert arguments.RECIPES == list_recipes()
+
+
+@pytest.mark.parametrize(
+    "program, postponed",
+    [
+        ("/usr/bin/vita-hf", True),
+        ("vita-hf.exe", True),
+        ("-m", True),
+        ("vita-hf.py", False),
+        ("-c", False),
+        ("", False),
+    ],
+)
+def test_only_the_command_postpones_imports(program, postponed, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [program])
+    assert vita_hf._runs_a_command() == postponed
+    assert vita_hf.__getattr__("VitaConfig") is vita_hf.VitaConfig
+
+
+def test_interruption_during_imports(monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main.importlib, "import_module", interrupt)
+    with pytest.raises(SystemExit, match="130"):
+        main.main(["predict", "clip.mp4"])
+    assert capsys.readouterr().err == "interrupted\n"

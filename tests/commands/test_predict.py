@@ -318,7 +318,7 @@ def test_a_missing_codec_package(predict, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     code, _, errors = predict("clip.mp4")
     assert code == 1
-    assert "error: video files need the av package: pip install vita-hf[video]" in errors
+    assert "error: video files need the av package: pip install av" in errors
     assert predict("frames", "--json-only")[0] == 0
 
 

@@ -62,7 +62,7 @@ def test_without_gradio(tiny_model, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(SystemExit, match="1"):
         main.main(["web", "--model", str(tiny_model)])
-    assert capsys.readouterr().err == "error: vita-hf web needs the gradio package: pip install vita-hf[app]\n"
+    assert capsys.readouterr().err == "error: vita-hf web needs the gradio package: pip install gradio\n"
 
 
 def test_device_and_dtype_reach_the_model(tiny_model, monkeypatch):

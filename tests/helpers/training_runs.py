@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from vita_hf.commands import train as command
+from vita_hf.commands.arguments.train import add_arguments
 from vita_hf.data.synthetic import write_synthetic_dataset
 from vita_hf.training.run import train
 
@@ -60,7 +61,7 @@ def arguments(data: tuple[Path, Path] | None, output: Path, *changes: str, optio
 def run_training(args: list[str]) -> None:
     """Train in this process. Errors are raised rather than printed."""
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    add_arguments(parser)
     train(command.read_options(parser.parse_args(args)))
 
 

@@ -12,11 +12,6 @@ from ..image_processing_vita import VitaVideoProcessor
 from ..inference.loading import first_line, load_config, load_processor
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Describe a model from its configuration and model card, without loading its weights."
-    parser.add_argument("model", help="directory or Hub id")
-
-
 def run(args: argparse.Namespace) -> None:
     """Print one fact per line."""
     config, processor = load_config(args.model), load_processor(args.model)

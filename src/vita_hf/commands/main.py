@@ -5,9 +5,7 @@ import importlib
 import logging
 import sys
 
-from transformers.utils.logging import disable_progress_bar
-
-from . import EXPECTED_ERRORS, describe_error
+from .. import __version__
 
 # A command is the module of its name in this package. Only the chosen one is imported: some need optional packages.
 COMMANDS = {
@@ -19,7 +17,6 @@ COMMANDS = {
     "train": "train a model with a recipe",
     "evaluate": "run a model over a dataset split, score it or make a submission",
 }
-EXTRAS = {"train": "train", "evaluate": "eval"}  # the extra of this package that a command needs
 
 _EXAMPLES = """examples:
   vita-hf demo                                          a synthetic video, segmented and scored, in demo/
@@ -33,31 +30,38 @@ _EXAMPLES = """examples:
 
 def main(argv: list[str] | None = None) -> None:
     """Run a command. An error that the user can fix is reported in one sentence, with exit code 1."""
-    argv = sys.argv[1:] if argv is None else argv
+    try:
+        code = _run(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    if code:
+        sys.exit(code)
+
+
+def _run(argv: list[str]) -> int | None:
     parser = argparse.ArgumentParser(
         prog="vita-hf",
         description="Segment and track every object through videos, with VITA.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    parser.add_argument("--version", action="version", version=f"vita-hf {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, formatter_class=argparse.RawDescriptionHelpFormatter)
         if argv[:1] == [name]:
-            try:
-                module = importlib.import_module(f".{name}", __package__)
-            except ModuleNotFoundError as error:
-                hint = f": pip install vita-hf[{EXTRAS[name]}]" if name in EXTRAS else ""
-                parser.exit(1, f"error: vita-hf {name} needs the package {error.name}{hint}\n")
-            module.add_arguments(command)
-            command.set_defaults(run=module.run, argv=argv)
+            importlib.import_module(f".arguments.{name}", __package__).add_arguments(command)
     args = parser.parse_args(argv)
+    args.argv = argv
+
+    # Only now what takes seconds to import.
+    importlib.import_module("..registration", __package__)
+    errors = importlib.import_module(".errors", __package__)
     logging.basicConfig(format="%(levelname)s: %(message)s")
-    disable_progress_bar()  # transformers shows one for loading weights
+    importlib.import_module("transformers.utils.logging").disable_progress_bar()  # shown while weights are loaded
     try:
-        if code := args.run(args):
-            sys.exit(code)
-    except EXPECTED_ERRORS as error:
-        parser.exit(1, f"error: {describe_error(error)}\n")
-    except KeyboardInterrupt:
-        parser.exit(130, "interrupted\n")
+        return importlib.import_module(f".{args.command}", __package__).run(args)
+    except errors.EXPECTED_ERRORS as error:
+        print(f"error: {errors.describe_error(error)}", file=sys.stderr)
+        return 1

@@ -12,16 +12,6 @@ from ..pipeline_vita import VideoInstanceSegmentationPipeline
 _COLUMNS = ("track", "label", "score", "first frame", "last frame", "frames seen")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Serve a page that segments videos. Only this machine can reach it, unless --host is given."
-    add = parser.add_argument
-    add("--model", required=True, help="directory or Hub id")
-    add("--device", help="cpu, cuda, cuda:1, mps … (default: a GPU if there is one)")
-    add("--dtype", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
-    add("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in (default: 127.0.0.1)")
-    add("--port", type=int, help="(default: the first free one from 7860)")
-
-
 def run(args: argparse.Namespace) -> None:
     """Load the model and serve the page until interrupted."""
     model, processor = load_model(args.model, dtype=args.dtype)
@@ -35,7 +25,7 @@ def build_page(segmenter: VideoInstanceSegmentationPipeline, folder: Path) -> An
     try:
         import gradio
     except ImportError as error:
-        raise ImportError("vita-hf web needs the gradio package: pip install vita-hf[app]") from error
+        raise ImportError("vita-hf web needs the gradio package: pip install gradio") from error
 
     # gradio looks for a progress bar among the defaults.
     def submit(video, threshold, stride, progress=gradio.Progress(track_tqdm=True)):  # noqa: B008

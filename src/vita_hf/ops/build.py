@@ -150,7 +150,7 @@ def cpp_command() -> tuple[list[str], str]:
 
 
 def _find_nvcc(cuda: str) -> str:
-    """Find nvcc at `CUDA_HOME`, in /usr/local/cuda, or as installed by pip (extra `[cuda-build]`)."""
+    """Find nvcc at `CUDA_HOME`, in /usr/local/cuda, or as installed by pip."""
     major = cuda.split(".")[0]
     candidates = [os.environ.get("CUDA_HOME"), "/usr/local/cuda"]
     candidates += [os.path.join(path, "nvidia", f"cu{major}") for path in sys.path]
@@ -159,7 +159,7 @@ def _find_nvcc(cuda: str) -> str:
             return nvcc
     raise BuildError(
         f"no nvcc: expected that of CUDA {major} at CUDA_HOME, in /usr/local/cuda or from pip "
-        "(`pip install vita-hf[cuda-build]`)"
+        f"(`pip install 'cuda-toolkit[nvcc,cudart,cccl]=={major}.*'`)"
     )
 
 

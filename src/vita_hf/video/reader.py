@@ -127,7 +127,7 @@ class VideoReader(FrameSource):
         except (ImportError, OSError, RuntimeError) as error:  # the last two: FFmpeg's libraries are missing
             raise ImportError(
                 "decoder='torchcodec' needs the torchcodec package and FFmpeg's libraries, which cannot be loaded; "
-                f"decoder='pyav' needs neither (pip install vita-hf[video]). Cause: {error}"
+                f"decoder='pyav' needs neither (pip install av). Cause: {error}"
             ) from error
         try:
             return VideoDecoder(self._input(), dimension_order="NHWC")
@@ -144,6 +144,6 @@ def import_av() -> Any:
         import av
     except ImportError as error:
         raise ImportError(
-            "video files need the av package: pip install vita-hf[video]. Folders and lists of images work without it."
+            "video files need the av package: pip install av. Folders and lists of images work without it."
         ) from error
     return av
