@@ -1,8 +1,12 @@
+from functools import cache
+
 import numpy as np
 import torch
+from PIL import Image
 from scipy import ndimage
 
 from helpers.tracks import crossing, instances
+from vita_hf.tracks import painter
 from vita_hf.tracks.painter import Painter
 from vita_hf.tracks.palette import track_color
 
@@ -95,3 +99,44 @@ def test_labels_shrink_with_the_frame():
 
     full, named, numbered, none = (label_width(width) for width in (200, 64, 30, 8))
     assert 64 < full and 30 < named <= 64 and 8 < numbered <= 30 and none == 0
+
+
+def test_overlapping_tracks_equal_a_plain_drawing():
+    """Every pixel of tracks that overlap, touch the border or have holes, in two sizes."""
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    masks = ndimage.gaussian_filter(generator.normal(size=(5, 1, 60, 90)), (0, 0, 4, 4)) > 0.02
+    result = instances(masks, scores=torch.tensor([0.4, 0.9, 0.5, 0.9, 0.1]))
+    for size in ((60, 90), (600, 900)):
+        frame = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.LANCZOS))
+        rows = np.repeat(np.repeat(plain_rows(result, masks[:, 0]), size[0] // 60, 0), size[1] // 90, 1)
+        thickness = max(1, round(size[0] / 240))
+        padded = np.pad(rows, thickness, mode="edge")
+        shifts = [(y, 0) for y in range(-thickness, thickness + 1)] + [(0, x) for x in range(-thickness, thickness + 1)]
+        neighbors = [np.roll(padded, shift, (0, 1))[thickness:-thickness, thickness:-thickness] for shift in shifts]
+        edge = (np.array(neighbors) != rows).any(0)
+        colors = np.array([track_color(track) for track in range(5)] + [(0, 0, 0)], np.uint8)[rows]
+        expected = np.where(edge[..., None], colors, np.rint(frame * np.float32(0.7) + colors * np.float32(0.3)))
+        expected = np.where(rows[..., None] >= 0, expected, frame)
+        np.testing.assert_array_equal(Painter(result, alpha=0.3, labels=False).draw(image, 0, size), expected)
+
+
+def plain_rows(result, masks):
+    """The row of the best of the tracks at each pixel, the first of equals; -1 for none."""
+    rows = np.full(masks.shape[1:], -1)
+    for row in result.scores.argsort(descending=True, stable=True).tolist():
+        rows[(rows < 0) & masks[row]] = row
+    return rows
+
+
+def test_a_label_is_written_once_for_all_frames(monkeypatch):
+    frames, masks = crossing(num_frames=6)
+    loaded, measured = [], []
+    load, write = painter.load_font.__wrapped__, painter._draw_label
+    monkeypatch.setattr(painter, "load_font", cache(lambda size: loaded.append(size) or load(size)))
+    monkeypatch.setattr(painter, "_draw_label", lambda *args: measured.append(args[0]) or write(*args))
+    drawing = Painter(instances(masks))
+    for number, frame in enumerate(frames):
+        drawing.draw(frame, number)
+    assert loaded == [11]
+    assert sorted(set(measured)) == sorted(measured) == ["#0 person 0.90", "#1 dog 0.50"]

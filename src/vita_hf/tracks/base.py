@@ -167,4 +167,4 @@ def _decode_masks(rles: list[dict], size: tuple[int, int]) -> Tensor:
     """Decode n RLEs to a bool tensor (n, h, w)."""
     if not rles:
         return torch.zeros((0, *size), dtype=torch.bool)
-    return torch.from_numpy(mask_api.decode(rles)).permute(2, 0, 1).contiguous().view(torch.bool)
+    return torch.from_numpy(mask_api.decode(rles)).permute(2, 0, 1).view(torch.bool)

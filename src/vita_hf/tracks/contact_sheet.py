@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..files import atomic_path
 from ..video.sources import open_video
 from .base import Tracks
-from .painter import Painter
+from .painter import Painter, load_font
 from .palette import track_color
 from .result_frames import read_result_frames
 
@@ -121,7 +121,7 @@ class ContactSheet:
         caption, times = f"frame {self.result.frame_numbers[frame]}", self.result.timestamps
         if times:
             caption = f"{_clock(times[frame], 2)} · {caption}"
-        pen, font = ImageDraw.Draw(self.picture), ImageFont.load_default(_FONT_SIZE)
+        pen, font = ImageDraw.Draw(self.picture), load_font(_FONT_SIZE)
         pen.text((x, y + self._size[0] + _ROW // 2), caption, _INK, font, anchor="lm")
 
     def save(self) -> None:
@@ -163,7 +163,7 @@ def _draw_time_line(result: Tracks, chosen: list[int], width: int) -> Image.Imag
     """Draw one row per track, with a bar wherever it has pixels, and thin lines at the `chosen` frames."""
     count = len(result)
     picture = Image.new("RGB", (width, (max(count, 1) + 1) * _ROW + 2 * _GAP), _BACKGROUND)
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(_FONT_SIZE)
+    pen, font = ImageDraw.Draw(picture), load_font(_FONT_SIZE)
     if not count:
         pen.text((_GAP, _GAP + _ROW // 2), "no tracks", _INK, font, anchor="lm")
         return picture

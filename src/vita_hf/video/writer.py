@@ -70,7 +70,8 @@ def _encode(path: Path, fps: Fraction, gif: bool) -> Generator[Callable[[np.ndar
                 encoded = av.VideoFrame.from_ndarray(_quantize(frame), format="pal8")
             else:
                 # yuv420p stores color at half the resolution: repeat the last row or column of odd sizes.
-                frame = np.pad(frame, [(0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)], mode="edge")
+                if frame.shape[0] % 2 or frame.shape[1] % 2:
+                    frame = np.pad(frame, [(0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)], mode="edge")
                 encoded = av.VideoFrame.from_ndarray(frame, format="rgb24")
                 encoded = encoded.reformat(format="yuv420p", dst_colorspace=_BT709, dst_color_range=_LIMITED_RANGE)
             if not stream.codec_context.is_open:
