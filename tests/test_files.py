@@ -1,11 +1,24 @@
 """Files and folders are written completely or not at all, and runs remember their inputs."""
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from vita_hf.files import RunRecord, atomic_directory, write_atomically
+from vita_hf.files import (
+    UNFINISHED,
+    RunRecord,
+    atomic_directory,
+    hash_content,
+    output_name,
+    remove_folder,
+    remove_leftovers,
+    replace_files,
+    write_atomically,
+)
 
 
 def full_disk(*_):
@@ -48,6 +61,163 @@ def test_directory_stays_as_it_was_if_writing_fails(tmp_path, monkeypatch, step,
         (folder / "new").touch()
         monkeypatch.setattr(Path, "rename", fail_for_the_new_one)
     assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["out", "out/old"]
+
+
+@pytest.mark.parametrize("name", ["clip", "clip 1.final", "Käse-猫", "a" * 200, "..a", ".hidden", "x."])
+def test_names_that_are_safe_stay(name):
+    safe = name.strip(".")
+    assert output_name(name) == name if safe == name else output_name(name).startswith(f"{safe}-")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", ".", "..", "...", " ", "/", "../../etc", "/etc/passwd", "C:\\x", "a\0b", "a\nb", "\x1b[31m"),
+        *("nul", "COM1.txt", "con .txt", "a" * 201, "猫" * 100, "\u202egpj", "\udcff", "a\x85b", "a\u2028b", "x. "),
+    ],
+)
+def test_names_that_are_not_safe_are_changed(name, tmp_path):
+    safe = output_name(name)
+    assert safe != name and safe == output_name(name)
+    assert safe.strip(". ") == safe and safe.isprintable() and len(safe.encode()) <= 200
+    (tmp_path / safe).mkdir()
+    assert [path.name for path in tmp_path.iterdir()] == [safe]
+    assert safe.split(".")[0].lower() not in ("nul", "com1", "con")
+
+
+def test_different_names_stay_different():
+    names = ["a/b", "a\\b", "a:b", "a_b", "a" * 300, "a" * 301, "", ".", "..", "猫" * 80, "猫" * 81]
+    assert len({output_name(name) for name in names}) == len(names)
+
+
+def test_hash_of_paths_and_of_open_files(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert hash_content(tmp_path / "file") == expected
+    with open(tmp_path / "file", "rb") as file:
+        file.read()
+        assert hash_content(file) == expected
+
+
+def write_files(folder, names, content="new", last="run.json", obsolete=()):
+    with replace_files(folder, last, obsolete) as temporary:
+        for name in names:
+            (temporary / name).write_text(content)
+
+
+def contents(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_only_files_of_the_same_names_are_replaced(tmp_path):
+    out = tmp_path / "deep" / "out"
+    write_files(out, ["a", "b", "run.json"], "old")
+    (out / "notes.txt").write_text("mine")
+    write_files(out, ["a", "run.json"], obsolete=("a", "b"))
+    assert contents(out) == {"a": "new", "run.json": "new", "notes.txt": "mine"}
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("files", [{}, {"run.json": "old", "a": "old"}])
+def test_nothing_changes_if_the_block_fails(tmp_path, files):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(OSError, match="No space left"), replace_files(tmp_path, "run.json") as temporary:
+        (temporary / "a").write_text("new")
+        full_disk()
+    assert contents(tmp_path) == files
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from vita_hf.files import replace_files
+
+moved, replace = [], Path.replace
+
+def replace_and_die(path, target):
+    replace(path, target)
+    moved.append(target)
+    if len(moved) == int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Path.replace = replace_and_die
+with replace_files(sys.argv[1], "run.json", ["c"]) as folder:
+    for name in ("a", "b", "run.json"):
+        (folder / name).write_text("new")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+@pytest.mark.parametrize("moves", [1, 2, 3, 4])
+def test_killed_while_files_are_replaced(tmp_path, moves):
+    """At every time, `run.json` is there only with files of its own run, and otherwise the folder is marked."""
+    names = ["a", "b", "c", "run.json"]
+    write_files(tmp_path / "out", names, "old")
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "out"), str(moves)])
+    assert killed.returncode == -9
+    left = {path.name: path.read_text() for path in (tmp_path / "out").iterdir() if path.is_file()}
+    if "run.json" in left:
+        assert (left["a"], left["b"], left["run.json"]) == ("new", "new", "new")
+    assert UNFINISHED in left
+    write_files(tmp_path / "out", names[:2] + names[3:], "newest", obsolete=["c"])
+    remove_leftovers(tmp_path / "out", seconds=-1)
+    assert contents(tmp_path / "out") == {"a": "newest", "b": "newest", "run.json": "newest"}
+
+
+def test_without_the_last_file_the_folder_is_marked(tmp_path):
+    write_files(tmp_path / "out", ["a"])
+    assert contents(tmp_path / "out") == {"a": "new", UNFINISHED: ""}
+    write_files(tmp_path / "out", ["run.json"])
+    assert contents(tmp_path / "out") == {"a": "new", "run.json": "new"}
+
+
+def test_two_writers_of_one_new_folder(tmp_path):
+    with pytest.raises(FileExistsError, match="out was written by another process meanwhile"):
+        with replace_files(tmp_path / "out", "run.json") as temporary:
+            (temporary / "run.json").write_text("second")
+            write_files(tmp_path / "out", ["run.json"], "first")
+    assert contents(tmp_path / "out") == {"run.json": "first"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_leftovers_of_killed_processes(tmp_path):
+    """Only temporary names count, and only what has not been written to for a while."""
+    old, name = time.time() - 7200, f".{'0' * 32}.clip"
+    for path in (tmp_path / name / "overlay.mp4", tmp_path / f"{name}.json", tmp_path / ".git" / "config"):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        os.utime(path, (old, old))
+        os.utime(path.parent, (old, old))
+    (tmp_path / f".{'1' * 32}.clip").mkdir()
+    remove_leftovers(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".{'1' * 32}.clip", ".git"]
+
+
+def test_a_removed_folder_is_gone_at_once(tmp_path, monkeypatch):
+    (tmp_path / "step").mkdir()
+    (tmp_path / "step" / "weights").touch()
+    monkeypatch.setattr("vita_hf.files._remove", interrupt_with)
+    with pytest.raises(KeyboardInterrupt):
+        remove_folder(tmp_path / "step")
+    assert not (tmp_path / "step").exists()
+    monkeypatch.undo()
+    remove_leftovers(tmp_path, seconds=-1)
+    remove_folder(tmp_path / "step")
+    assert list(tmp_path.iterdir()) == []
+
+
+def interrupt_with(_):
+    raise KeyboardInterrupt
+
+
+def test_a_record_that_is_none(tmp_path):
+    for content in ("", "[]", "{", "{}", '{"runs": 3}'):
+        (tmp_path / "run.json").write_text(content)
+        with pytest.raises(
+            ValueError, match=r"run\.json: expected the record of an earlier run, but it is something else"
+        ):
+            RunRecord(tmp_path / "run.json", {"model": 1}).changes()
 
 
 def test_run_record_names_changed_inputs(tmp_path):

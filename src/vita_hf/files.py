@@ -1,14 +1,75 @@
-"""Write files and folders atomically, and record what they were made from."""
+"""Write files and folders atomically, under safe names, and record what they were made from."""
 
+import hashlib
 import json
 import os
+import re
 import shutil
+import time
+import unicodedata
 import uuid
 from collections.abc import Collection, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+UNFINISHED = ".unfinished"
+"""The file that marks a folder whose files were being replaced, see [`replace_files`]."""
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.")  # how the names of temporary files and folders begin
+_MAX_NAME_BYTES = 200  # file systems allow 255, and temporary names are longer
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
+
+
+def output_name(name: str) -> str:
+    """
+    Make a name from a foreign source safe for a file or folder that is written, on every system.
+
+    Most names stay as they are. In others, separators and control characters become `_`, dots and spaces are stripped
+    from both ends, and what is too long is cut. A hash of the given name is then appended: different names stay so.
+
+    Example:
+    ```python
+    >>> from vita_hf.files import output_name
+
+    >>> output_name("clip 1")
+    'clip 1'
+    >>> output_name("../../etc")
+    '_.._etc-74ccf3c5'
+
+    ```
+    """
+    safe = "".join("_" if _is_unsafe(character) else character for character in name).strip(". ")
+    if safe.partition(".")[0].rstrip().lower() in _RESERVED:
+        safe = f"_{safe}"
+    if len(safe.encode()) > _MAX_NAME_BYTES:
+        safe = safe.encode()[: _MAX_NAME_BYTES - 9].decode(errors="ignore")
+    if safe and safe == name:
+        return name
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:8]
+    return f"{safe or 'unnamed'}-{digest}"
+
+
+def _is_unsafe(character: str) -> bool:
+    return character in '<>:"/\\|?*' or unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def hash_content(file: str | os.PathLike | IO[bytes]) -> str:
+    """Return the SHA-256 of a file's content as hexadecimal digits; an open file is read from its start."""
+    if isinstance(file, str | os.PathLike):
+        with open(file, "rb") as opened:
+            return hash_content(opened)
+    file.seek(0)
+    digest = hashlib.sha256()
+    while block := file.read(2**20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
@@ -60,6 +121,109 @@ def atomic_directory(path: str | os.PathLike) -> Generator[Path]:
         _remove(aside)
 
 
+@contextmanager
+def replace_files(folder: str | os.PathLike, last: str, obsolete: Collection[str] = ()) -> Generator[Path]:
+    """
+    Yield an empty temporary folder. Its files are moved into `folder` when the block ends; other files there stay.
+
+    A new folder appears complete. In an existing one, the file `last` is removed first and moved last: while it is
+    there, all files are of one run. A process that is killed in between, or a block that does not write `last`, leaves
+    the file [`UNFINISHED`] in the folder. If the block fails, `folder` stays as it was.
+
+    Args:
+        folder: The folder to write.
+        last: The name of a file that tells that the folder is complete.
+        obsolete: Names of files of earlier runs to remove.
+
+    Raises:
+        FileExistsError: if another process wrote the new folder meanwhile; its files stay.
+    """
+    folder = Path(folder)
+    is_new = not folder.exists()
+    temporary = _beside(folder if is_new else folder / "files")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(temporary.parent)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if not (temporary / last).exists():
+            (temporary / UNFINISHED).touch()
+        if is_new:
+            _rename_to_new(temporary, folder)
+        else:
+            with _locked(folder):
+                _move_files(temporary, folder, last, obsolete)
+    finally:
+        _remove(temporary)
+
+
+def _rename_to_new(temporary: Path, folder: Path) -> None:
+    try:
+        temporary.rename(folder)
+    except OSError as error:
+        if not folder.exists():
+            raise
+        raise FileExistsError(f"{folder} was written by another process meanwhile") from error
+
+
+def _move_files(temporary: Path, folder: Path, last: str, obsolete: Collection[str]) -> None:
+    marker = folder / UNFINISHED
+    if (folder / last).exists():
+        (folder / last).replace(marker)
+    else:
+        marker.touch()
+    for name in obsolete:
+        (folder / name).unlink(missing_ok=True)
+    for file in sorted(temporary.iterdir(), key=lambda file: file.name == last):
+        file.replace(folder / file.name)
+    if (folder / last).exists():
+        marker.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Generator[None]:
+    """Keep other processes from the same block, where the system can lock folders. The lock ends with the process."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # network file systems lock no folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: str | os.PathLike, seconds: float = 3600) -> None:
+    """
+    Remove temporary files and folders that killed processes left in a folder.
+
+    Only names that this module gives are removed, and only if nothing was written there for some seconds: it may belong
+    to a process that is alive.
+    """
+    for path in Path(folder).iterdir() if Path(folder).is_dir() else ():
+        if _TEMPORARY.match(path.name) and time.time() - _last_change(path) > seconds:
+            _remove(path)
+
+
+def _last_change(path: Path) -> float:
+    """Return when a file, or a folder or its content, was last written; infinity if it is gone."""
+    try:
+        return max(part.stat().st_mtime for part in (path, *(path.rglob("*") if path.is_dir() else ())))
+    except OSError:
+        return float("inf")
+
+
+def remove_folder(folder: str | os.PathLike) -> None:
+    """Remove a folder that this package wrote. It is gone at once: interrupted, no part of it is left in its place."""
+    folder = Path(folder)
+    if folder.exists():
+        aside = _beside(folder)
+        folder.rename(aside)
+        _remove(aside)
+
+
 @dataclass(frozen=True)
 class RunRecord:
     """
@@ -90,10 +254,21 @@ class RunRecord:
     free: Collection[str] = ()
 
     def changes(self) -> list[str] | None:
-        """List the dotted names of the inputs that differ from the record on disk; None if there is no record."""
+        """
+        List the dotted names of the inputs that differ from the record on disk; None if there is no record.
+
+        Raises:
+            ValueError: if the file is something else than a record.
+        """
         if not self.path.is_file():
             return None
-        before, now = flatten(json.loads(self.path.read_bytes())), flatten(json.loads(json.dumps(self.inputs)))
+        now = flatten(json.loads(json.dumps(self.inputs)))
+        try:
+            before = flatten(json.loads(self.path.read_bytes()))
+        except (AttributeError, ValueError):
+            before = {}
+        if not before.keys() & now.keys():
+            raise ValueError(f"{self.path}: expected the record of an earlier run, but it is something else")
         changed = (name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
         return sorted(name for name in changed if not name.startswith(tuple(self.free)))
 
@@ -125,10 +300,22 @@ def _beside(path: Path) -> Path:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
 
 
-__all__ = ["RunRecord", "atomic_directory", "atomic_path", "flatten", "write_atomically"]
+__all__ = [
+    "UNFINISHED",
+    "RunRecord",
+    "atomic_directory",
+    "atomic_path",
+    "flatten",
+    "hash_content",
+    "output_name",
+    "remove_folder",
+    "remove_leftovers",
+    "replace_files",
+    "write_atomically",
+]

@@ -34,6 +34,7 @@ from transformers.video_utils import VideoInput, VideoMetadata, make_batched_met
 from .tracks.building import VideoInstancesBuilder
 from .tracks.instances import VideoInstances
 from .video.batching import FrameChunk, normalize_and_pad
+from .video.download import shown
 from .video.frame_source import EveryNth, FrameSource, check_frame_size
 from .video.images import to_rgb_tensor
 from .video.reader import VideoReader
@@ -153,7 +154,7 @@ class VitaVideoProcessor(BaseVideoProcessor):
 
         frames, sources = [], []
         for index, (video, known) in enumerate(zip(videos, metadata)):
-            name = f"video {index} ({video})" if isinstance(video, str | Path) else f"video {index}"
+            name = f"video {index} ({shown(video)})" if isinstance(video, str | Path) else f"video {index}"
             source = open_video(video, name, settings["decoder"])
             indices, known = _choose_frames(source, known, sampler)
             rgb_frames = self._read_frames(source, indices, do_convert_rgb, settings)

@@ -1,5 +1,7 @@
 """`vita-hf predict`: what it writes, what it skips, what it shares out, and what is left when it is stopped."""
 
+import functools
+import http.server
 import json
 import os
 import re
@@ -7,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,10 +18,11 @@ import pytest
 import torch
 from PIL import Image
 
+import vita_hf.commands.predict
 from helpers.videos import make_frames, write_images, write_video
 from vita_hf import VideoInstances
 from vita_hf.commands import main as cli
-from vita_hf.commands.predict import find_videos
+from vita_hf.commands.predict import find_videos, name_results
 from vita_hf.video.reader import VideoReader
 
 av = pytest.importorskip("av")
@@ -154,21 +158,191 @@ def test_which_videos_arguments_name(tmp_path, monkeypatch):
     address = "https://host/a%20b/clip.webm?x=1"
     other = address.replace("clip", "other")
     videos = find_videos(["one/clip.mp4", "two/frames", other])
-    assert list(videos.items()) == [("clip", "one/clip.mp4"), ("frames", "two/frames"), ("other", other)]
-    assert find_videos(["one", "two", "one/clip.mp4", address]) == {
-        "one-clip.mp4": "one/clip.mp4",
-        "two-clip.mp4": "two/clip.mp4",
-        "two-clip.AVI": "two/clip.AVI",
+    assert list(videos.items()) == [("clip", "one/clip.mp4"), ("frames", "two/frames"), ("other.webm", other)]
+    assert find_videos(["two", "./two/clip.mp4", address]) == {
+        "clip.AVI": "two/clip.AVI",
+        "clip": "two/clip.mp4",
         "frames": "two/frames",
-        "host-clip.webm": address,
+        "clip.webm": address,
     }
     with pytest.raises(FileNotFoundError, match="no such video: three"):
         find_videos(["one/clip.mp4", "three"])
     with pytest.raises(ValueError, match="the folder empty holds no images, no videos and no folders of images"):
         find_videos(["empty"])
-    shutil.copytree("one", "deep/one")
-    with pytest.raises(ValueError, match=r"one/clip.mp4 and deep/one/clip.mp4 would both be written to one-clip.mp4"):
-        find_videos(["one", "deep/one"])
+    for same, message in {
+        ("one", "two"): r"one/clip.mp4 and two/clip.mp4 would both be written to clip: pass them in separate calls",
+        (address, f"{address}&token=7"): r"https://host/a%20b/clip.webm and .* would both be written to clip.webm",
+    }.items():
+        with pytest.raises(ValueError, match=message) as caught:
+            find_videos([*same])
+        assert "token" not in str(caught.value)
+
+
+NAMES = {
+    "clip.mp4": "clip",
+    "dir/CLIP.MP4": "CLIP",
+    "dir/b.avi": "b.avi",
+    "link.mp4": "link",
+    "frames": "frames",
+    "frames/": "frames",
+    "frames/.": "frames",
+    "of.mp4": "of.mp4",
+    "https://host/a%20b/clip.webm?x=1": "clip.webm",
+    "https://me:secret@host:80/?token=1": "host",
+    "https://host/..": r"unnamed-\w{8}",
+    "https://host/..%2F..%2Fetc%2Fcron.d": "cron.d",
+    "https://host/a%5C..%5Cb.mp4": r"a_\.\._b-\w{8}",
+    "dir/...mp4": r"unnamed-\w{8}",
+    "dir/....mp4": r"unnamed-\w{8}",
+    "dir/.mp4": r"unnamed-\w{8}",
+    "dir/nul.mp4": r"_nul-\w{8}",
+    f"dir/{'n' * 251}.mp4": r"n{191}-\w{8}",
+}
+
+
+@pytest.mark.parametrize("video", NAMES)
+def test_names_of_results(tmp_path, monkeypatch, video):
+    """They depend on the given name alone, and are never a way out of the output directory."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("frames", "of.mp4"):
+        Path(folder).mkdir()
+    Path("link.mp4").symlink_to("clip.mp4")
+    assert re.fullmatch(NAMES[video], name_results(video))
+
+
+def test_a_name_of_dots_harms_nothing_beside_the_output(predict):
+    Path("in").mkdir()
+    shutil.copy("clip.mp4", "in/...mp4")
+    before = names(".")
+    assert predict("in/...mp4", "--json-only")[0] == 0
+    assert names(".") == sorted([*before, "out"])
+    (name,) = names("out")
+    assert name.startswith("unnamed-") and names(f"out/{name}") == ["results.json", "run.json"]
+
+
+def test_names_do_not_depend_on_the_other_videos(predict):
+    Path("in").mkdir()
+    shutil.copy("clip.mp4", "in/b.mp4")
+    assert predict("in/b.mp4", "--json-only")[0] == 0
+    shutil.copy("clip.mp4", "in/b.avi")
+    code, printed, _ = predict("in", "--json-only")
+    assert code == 0 and names("out") == ["b", "b.avi"] and "b: already finished, skipped" in printed
+
+
+def test_a_video_is_known_by_its_content(predict):
+    write_video(Path("moved.mp4"), make_frames())
+    assert predict("moved.mp4", "--json-only")[0] == 0
+    os.utime("moved.mp4", (1, 1))
+    Path("elsewhere").mkdir()
+    Path("moved.mp4").rename("elsewhere/moved.mp4")
+    code, printed, _ = predict("elsewhere/moved.mp4", "--json-only")
+    assert code == 0 and "moved: already finished" in printed
+    path = Path("elsewhere/moved.mp4")
+    content, times = path.read_bytes(), path.stat()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    code, _, errors = predict("elsewhere/moved.mp4", "--json-only")
+    assert code == 1 and "holds results of another run (sha256 differ)" in errors
+
+
+def test_a_folder_of_frames_is_known_by_the_content_of_all(predict):
+    write_images(Path("film"), make_frames())
+    assert predict("film", "--json-only")[0] == 0
+    for frame in Path("film").iterdir():
+        os.utime(frame, (1, 1))
+    assert "film: already finished" in predict("film", "--json-only")[1]
+    first, last = Path("film/0.png").read_bytes(), Path("film/4.png").read_bytes()
+    Path("film/0.png").write_bytes(last), Path("film/4.png").write_bytes(first)
+    assert "(sha256 differ)" in predict("film", "--json-only")[2]
+
+
+def test_overwriting_replaces_only_what_the_command_writes(predict):
+    assert predict("clip.mp4")[0] == 0
+    Path("out/clip/notes.txt").write_text("mine")
+    Path("out/clip/drafts").mkdir()
+    assert predict("clip.mp4", "--json-only", "--threshold", 0.9, "--overwrite")[0] == 0
+    assert names("out/clip") == ["drafts", "notes.txt", "results.json", "run.json"] and names("out") == ["clip"]
+    assert Path("out/clip/notes.txt").read_text() == "mine"
+    assert len(VideoInstances.from_json("out/clip/results.json")) == 0
+
+
+def test_a_folder_whose_files_were_being_replaced_is_done_again(predict):
+    assert predict("clip.mp4", "--json-only")[0] == 0
+    Path("out/clip/run.json").rename("out/clip/.unfinished")
+    Path("out/clip/results.json").write_text("half")
+    assert predict("clip.mp4", "--json-only")[0] == 0
+    assert names("out/clip") == ["results.json", "run.json"]
+    assert VideoInstances.from_json("out/clip/results.json").num_frames == 5
+    Path("out/clip/results.json").unlink()
+    assert predict("clip.mp4", "--json-only")[0] == 0 and names("out/clip") == ["results.json", "run.json"]
+
+
+@pytest.mark.parametrize("record", ["{}", "[]"])
+def test_a_record_of_something_else_is_not_overwritten(predict, record):
+    Path("out/clip").mkdir(parents=True)
+    Path("out/clip/run.json").write_text(record)
+    code, _, errors = predict("clip.mp4", "--json-only", "--overwrite")
+    assert code == 1 and "out/clip" in errors and names("out/clip") == ["run.json"]
+
+
+def test_two_calls_for_one_video_at_once(predict, monkeypatch):
+    """The second to finish finds the results of the first, and leaves them alone."""
+    segment_video = vita_hf.commands.predict.segment_video
+    calls = []
+
+    def segment_twice(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            assert predict("clip.mp4")[0] == 0
+        return segment_video(*arguments)
+
+    monkeypatch.setattr("vita_hf.commands.predict.segment_video", segment_twice)
+    assert predict("clip.mp4")[0] == 0 and len(calls) == 2
+    assert names("out") == ["clip"]
+    assert names("out/clip") == ["contact_sheet.png", "overlay.mp4", "results.json", "run.json"]
+
+
+def test_if_drawing_fails_the_tracks_are_kept(predict, monkeypatch):
+    def full_disk(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(VideoInstances, "render", full_disk)
+    code, _, errors = predict("clip.mp4")
+    assert code == 1 and names("out/clip") == [".unfinished", "results.json"]
+    assert "clip.mp4: the tracks are in out/clip/results.json, but drawing them failed: [Errno 28] No space" in errors
+    assert VideoInstances.from_json("out/clip/results.json").num_frames == 5
+    monkeypatch.undo()
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Serve the folder of the test; gives the address."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Handler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_addresses_are_known_by_their_content_and_secrets_are_not_written(predict, server):
+    code, printed, errors = predict(f"http://me:pass@{server}/clip.mp4?token=one", "--json-only")
+    assert code == 0, errors
+    code, again, more = predict(f"http://me:pass@{server}/clip.mp4?token=two#three", "--json-only")
+    assert code == 0 and "clip: already finished, skipped" in again
+    assert json.loads(Path("out/clip/run.json").read_text())["video"] == f"http://{server}/clip.mp4"
+    Path("text.mp4").write_text("Not a video.")
+    code, _, failed = predict(f"http://me:pass@{server}/text.mp4?token=two", "--json-only")
+    assert code == 1 and f"http://{server}/text.mp4 cannot be decoded as a video" in failed
+    code, _, missing = predict(f"http://me:pass@{server}/none.mp4?token=two", "--json-only")
+    assert code == 1 and f"cannot download http://{server}/none.mp4: HTTP Error 404" in missing
+    written = "".join(path.read_text() for path in Path("out").rglob("*.json"))
+    for text in (printed, again, written, errors, more, failed.replace(str(Path.cwd()), ""), missing):
+        assert "token" not in text and "pass" not in text
 
 
 def test_without_a_model_the_shipped_one_is_used(predict, monkeypatch, workspace):
@@ -421,7 +595,7 @@ def start(folder, temporary):
 def spilled(pid, temporary):
     try:
         files = list(Path(f"/proc/{pid}/fd").iterdir())
-        return any(str(file.readlink()).startswith(str(temporary)) and file.stat().st_size for file in files)
+        return any(str(file.readlink()).startswith(str(temporary)) and file.stat().st_size > 1000 for file in files)
     except OSError:  # a file that was closed meanwhile
         return False
 

@@ -1,23 +1,28 @@
 """`vita-hf predict`: videos to overlays, json and contact sheets."""
 
 import argparse
+import hashlib
 import os
 import sys
-from dataclasses import fields, replace
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from ..files import RunRecord, atomic_directory
+from ..files import UNFINISHED, RunRecord, hash_content, output_name, replace_files
 from ..inference.loading import SHIPPED_MODEL, describe_model, load_model
 from ..inference.offline import segment_video
 from ..inference.options import SegmentationOptions
 from ..pipeline_vita import VideoInstanceSegmentationPipeline
-from ..video.download import is_url
+from ..video.download import download, is_url, shown
+from ..video.frame_source import FrameSource
 from ..video.images import list_frames
-from ..video.reader import VIDEO_SUFFIXES
+from ..video.reader import VIDEO_SUFFIXES, VideoReader
 from ..video.sources import open_video
 from .errors import EXPECTED_ERRORS, describe_error
+
+RESULTS, PICTURES, RECORD = "results.json", ("overlay.mp4", "contact_sheet.png"), "run.json"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,12 +42,10 @@ def run(args: argparse.Namespace) -> int:
 
     unfinished = []
     for name in list(videos)[rank::num_processes]:
-        folder = args.output / name
-        record = RunRecord(folder / "run.json", {**inputs, **describe_video(videos[name])})
-        if is_finished(record, args.overwrite):
-            print(f"{name}: already finished, skipped ({folder})")
+        if is_finished(args.output / name, videos[name], inputs, args.overwrite):
+            print(f"{name}: already finished, skipped ({args.output / name})")
         else:
-            unfinished.append(record)
+            unfinished.append(name)
     if not unfinished:
         return 0
 
@@ -50,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
     device = args.device or int(os.environ.get("LOCAL_RANK", 0))  # transformers picks the kind of device
     segmenter = VideoInstanceSegmentationPipeline(loaded, processor, device=device, compile=args.compile)
     failures = 0
-    for record in unfinished:
+    for name in unfinished:
         try:
-            segment(segmenter, videos[record.path.parent.name], options, record)
+            segment(segmenter, videos[name], options, args.output / name, inputs)
         except EXPECTED_ERRORS as error:
             print(f"error: {describe_error(error)}", file=sys.stderr)
             failures += 1
@@ -62,18 +65,35 @@ def run(args: argparse.Namespace) -> int:
 
 
 def segment(
-    segmenter: VideoInstanceSegmentationPipeline, video: str, options: SegmentationOptions, record: RunRecord
+    segmenter: VideoInstanceSegmentationPipeline,
+    video: str,
+    options: SegmentationOptions,
+    output: Path,
+    inputs: Mapping[str, Any],
 ) -> None:
     """Segment one video, write its folder, which appears when it is complete, and print the tracks."""
     # Opened once: an address is downloaded only once.
     source = open_video(video, decoder=options.decoder or segmenter.video_processor.decoder)
+    inputs = {**inputs, **describe_video(video, source)}
     result = segment_video(segmenter.model, segmenter.video_processor, source, options)
-    output = record.path.parent
-    with atomic_directory(output) as folder:
-        result.to_json(folder / "results.json")
-        if not record.inputs["json_only"]:
-            result.render(source, folder / "overlay.mp4", contact_sheet=folder / "contact_sheet.png")
-        replace(record, path=folder / record.path.name).write()
+    failure = None
+    try:
+        with replace_files(output, last=RECORD, obsolete=PICTURES) as folder:
+            result.to_json(folder / RESULTS)
+            try:
+                if not inputs["json_only"]:
+                    result.render(source, folder / PICTURES[0], contact_sheet=folder / PICTURES[1])
+                RunRecord(folder / RECORD, inputs).write()
+            except (Exception, KeyboardInterrupt) as error:
+                failure = error  # the tracks are kept
+    except FileExistsError:
+        if not is_finished(output, video, inputs, overwrite=False):
+            raise
+    if isinstance(failure, EXPECTED_ERRORS):
+        tracks = f"the tracks are in {output / RESULTS}, but drawing them failed"
+        raise ValueError(f"{shown(video)}: {tracks}: {describe_error(failure)}") from failure
+    if failure is not None:
+        raise failure
     print(f"{output.name}: {len(result)} tracks in {result.num_frames} frames, written to {output}")
     for track, label, score in zip(result.track_ids.tolist(), result.label_names, result.scores.tolist()):
         print(f"  #{track} {label} {score:.2f}")
@@ -84,11 +104,11 @@ def find_videos(arguments: list[str]) -> dict[str, str]:
     Find the videos that the arguments stand for.
 
     Returns:
-        The paths or addresses, by the name of the folder of results.
+        The paths or addresses, by the name of the folder of results; see [`name_results`].
 
     Raises:
         FileNotFoundError: if an argument does not exist.
-        ValueError: if a folder holds no videos, or two videos would get the same name.
+        ValueError: if a folder holds no videos, or two videos have the same name.
     """
     paths: list[str] = []
     for argument in arguments:
@@ -100,15 +120,19 @@ def find_videos(arguments: list[str]) -> dict[str, str]:
             paths += videos
         else:
             raise ValueError(f"the folder {argument} holds no images, no videos and no folders of images")
-    paths = list(dict.fromkeys(paths))
-    stems = [_parts(path)[-1].rpartition(".")[0] or _parts(path)[-1] for path in paths]
-    # Videos with the same stem get names with suffix and folder.
-    names = [stem if stems.count(stem) == 1 else "-".join(_parts(path)[-2:]) for stem, path in zip(stems, paths)]
-    for name in names:
-        if names.count(name) > 1:
-            same = [path for path, other in zip(paths, names) if other == name]
-            raise ValueError(f"{' and '.join(same)} would both be written to {name}: pass them in separate calls")
-    return dict(zip(names, paths))
+    named: dict[str, str] = {}
+    for path in paths:
+        name = name_results(path)
+        same = next((other for other in named if other.casefold() == name.casefold()), None)
+        if same is not None and not _is_same(path, named[same]):
+            message = f"{shown(named[same])} and {shown(path)} would both be written to {name}"
+            raise ValueError(f"{message}: pass them in separate calls, each with its own --output")
+        named.setdefault(same or name, path)
+    return named
+
+
+def _is_same(path: str, other: str) -> bool:
+    return path == other or (not (is_url(path) or is_url(other)) and os.path.samefile(path, other))
 
 
 def _is_video(path: Path) -> bool:
@@ -117,27 +141,50 @@ def _is_video(path: Path) -> bool:
     return bool(list_frames(path)) if path.is_dir() else path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def _parts(path: str) -> list[str]:
-    """Split a path, or the host and file name of an address, into its components."""
-    if is_url(path):
-        address = urlparse(path)
-        return [address.netloc, Path(unquote(address.path)).name or "video"]
-    return list(Path(path).resolve().parts)
+def name_results(video: str) -> str:
+    """
+    Name a video's folder of results: like the file or folder, without `.mp4`.
 
-
-def describe_video(video: str) -> dict[str, Any]:
-    """Describe a video's files by number, size and modification time, to notice later that they have changed."""
+    The name depends on nothing else, and of a symbolic link it is the link's, so that a later call finds the folder.
+    """
     if is_url(video):
-        return {"video": video}
-    path = Path(video).resolve()
-    stats = [file.stat() for file in (list_frames(path) if path.is_dir() else [path])]
-    size, changed = sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
-    return {"video": str(path), "files": len(stats), "bytes": size, "changed": changed}
+        address = urlparse(video)
+        name, is_folder = Path(unquote(address.path)).name or address.hostname or "", False
+    else:
+        name, is_folder = os.path.basename(os.path.abspath(video)), Path(video).is_dir()
+    return output_name(name[:-4] if name.lower().endswith(".mp4") and not is_folder else name)
 
 
-def is_finished(record: RunRecord, overwrite: bool) -> bool:
-    """Tell whether a video's folder has results of the same inputs; refuse to replace anything but old results."""
-    folder, changes = record.path.parent, record.changes()
-    if changes is None and folder.exists():
-        raise FileExistsError(f"{folder} exists and was not written by vita-hf predict: choose another --output")
-    return False if changes and overwrite else record.matches()
+def describe_video(video: str, source: FrameSource | None = None) -> dict[str, Any]:
+    """
+    Describe a video by size and hash of its content, to notice later that it has changed, wherever it lies.
+
+    All bytes are hashed: that takes far less time than decoding them, and misses no change.
+    """
+    if is_url(video):
+        file = source.file if isinstance(source, VideoReader) and source.file is not None else download(video)
+        size = file.seek(0, os.SEEK_END)
+        return {"video": shown(video), "files": 1, "bytes": size, "sha256": hash_content(file)}
+    path = Path(video)
+    files = list_frames(path) if path.is_dir() else [path]
+    hashes = [hash_content(file) for file in files]
+    digest = hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+    size = sum(file.stat().st_size for file in files)
+    return {"video": os.path.abspath(path), "files": len(files), "bytes": size, "sha256": digest}
+
+
+def is_finished(folder: Path, video: str, inputs: Mapping[str, Any], overwrite: bool) -> bool:
+    """
+    Tell whether a video's folder has results of the same inputs.
+
+    Raises:
+        FileExistsError: if the folder was written by something else, or from other inputs and not to be overwritten.
+    """
+    if not (folder / RECORD).is_file():
+        if folder.exists() and not (folder / UNFINISHED).exists():
+            raise FileExistsError(f"{folder} exists and was not written by vita-hf predict: choose another --output")
+        return False
+    record = RunRecord(folder / RECORD, {**inputs, **describe_video(video)}, free=("video",))
+    if overwrite and record.changes():
+        return False
+    return record.matches() and (folder / RESULTS).is_file()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from .download import download, is_url
+from .download import download, is_url, shown
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
@@ -68,7 +68,7 @@ def _open_image(path: str | Path) -> Generator[Image.Image]:
     except FileNotFoundError:
         raise FileNotFoundError(f"image file not found: {path}") from None
     except (OSError, SyntaxError) as error:  # Pillow's decoders raise either on damaged files
-        raise ValueError(f"{path} cannot be decoded as an image: {error}") from error
+        raise ValueError(f"{shown(path)} cannot be decoded as an image: {error}") from error
 
 
 def to_rgb_tensor(

@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from .download import download, is_url
+from .download import MAX_BYTES, download, is_url, shown
 from .frame_source import FrameSource
 
 logger = logging.getLogger(__name__)
@@ -23,8 +23,10 @@ class VideoReader(FrameSource):
         path: The video file, or an URL, which is downloaded into a temporary file first.
         decoder: "pyav" (the `av` package, which brings FFmpeg along) or "torchcodec" (needs an installed FFmpeg).
         name: The video's name in messages; by default its path.
+        max_bytes: The largest file to download.
 
     Attributes:
+        file: The downloaded file of an URL, else None.
         fps: Average frame rate stated by the file, or None.
         length: Number of frames stated by the file or derived from its duration, or None. It may be wrong.
 
@@ -35,19 +37,19 @@ class VideoReader(FrameSource):
         ValueError: if the file cannot be decoded (also while reading it) or the decoder is unknown.
     """
 
-    def __init__(self, path: str | Path, decoder: str = "pyav", name: str | None = None):
+    def __init__(self, path: str | Path, decoder: str = "pyav", name: str | None = None, max_bytes: int = MAX_BYTES):
         if decoder not in ("pyav", "torchcodec"):
             raise ValueError(f"decoder must be 'pyav' or 'torchcodec', got {decoder!r}")
         self.path: str | Path = path if is_url(path) else Path(path)
-        self.name = name or str(path)
+        self.name = name or shown(path)
         self.decoder = decoder
-        self._file: IO[bytes] | None = None
+        self.file: IO[bytes] | None = None
         if isinstance(self.path, Path) and not self.path.is_file():
             raise FileNotFoundError(f"video file not found: {path}")
         if decoder == "pyav":
             self._av = import_av()
         if is_url(path):
-            self._file = download(str(path))
+            self.file = download(str(path), max_bytes)
         self._read_metadata()
 
     def _read_metadata(self) -> None:
@@ -81,10 +83,10 @@ class VideoReader(FrameSource):
                 yield np.rot90(frame.to_ndarray(format="rgb24"), k=round(frame.rotation / 90))
 
     def _input(self) -> str | IO[bytes]:
-        if self._file is None:
+        if self.file is None:
             return str(self.path)
-        self._file.seek(0)
-        return self._file
+        self.file.seek(0)
+        return self.file
 
     def _open_pyav(self) -> Any:
         try:
@@ -109,7 +111,7 @@ class VideoReader(FrameSource):
         # Files may count a few frames that are never shown; one that was cut off lacks more.
         if self._stated_length and count < 0.95 * self._stated_length:
             stated = self._stated_length
-            logger.warning("%s states %d frames but ends after %d: it may be cut off", self.path, stated, count)
+            logger.warning("%s states %d frames but ends after %d: it may be cut off", shown(self.path), stated, count)
 
     def _decode_torchcodec(self, chosen: Container[int] | None) -> Generator[np.ndarray]:
         video = self._open_torchcodec()
@@ -135,7 +137,7 @@ class VideoReader(FrameSource):
             raise self._not_decodable(error) from error
 
     def _not_decodable(self, reason: object) -> ValueError:
-        return ValueError(f"{self.path} cannot be decoded as a video: {reason}")
+        return ValueError(f"{shown(self.path)} cannot be decoded as a video: {reason}")
 
 
 def import_av() -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .download import is_url
+from .download import is_url, shown
 from .frame_source import FrameSource, check_frame_size
 from .images import IMAGE_SUFFIXES, image_size, is_image, list_frames
 from .reader import VideoReader
@@ -52,7 +52,7 @@ def open_video(video: Any, name: str | None = None, decoder: str = "pyav") -> Fr
     """
     if isinstance(video, FrameSource):
         return video
-    name = name or (str(video) if isinstance(video, str | Path) else "the video")
+    name = name or (shown(video) if isinstance(video, str | Path) else "the video")
     if is_image(video):
         return FrameList([video], name)
     if isinstance(video, str | Path):
