@@ -91,7 +91,7 @@ def _receive(response: HTTPResponse, file: IO[bytes], max_bytes: int) -> None:
         file.write(block)
         received += len(block)
     if max(stated, received) > max_bytes:
-        size = f"{stated / 2**20:.1f} MiB" if stated > max_bytes else "larger"
-        raise OSError(f"expected at most {max_bytes / 2**20:.1f} MiB, but the file is {size}")
+        size = f"{stated} bytes" if stated > max_bytes else "more"
+        raise OSError(f"expected at most {max_bytes} bytes, but the file has {size}")
     if received < stated:
         raise OSError(f"the file ended early, after {received} of {stated} bytes")
