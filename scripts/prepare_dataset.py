@@ -40,6 +40,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--root", type=Path, help="folder that the datasets' archives were unpacked to")
     add("--split", default="train", help="train, valid or test; for COCO train or val (default: train)")
     add("--images", type=Path, help="folder that the file names in your own annotations are relative to")
+    add("--follow-links", action="store_true", help="accept frames that symbolic links lead out of the images' folder")
     add("--format", choices=["ytvis", "coco"], help="format of your own annotations (default: ytvis)")
     add("--target", choices=["ytvis2019", "ytvis2021", "ovis"], help="map COCO to the classes of this dataset")
     add("--output", type=Path, help="folder for the shards")
@@ -66,9 +67,9 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def check(annotations: Path, images: Path, form: str, dataset: str | None) -> int:
+def check(annotations: Path, images: Path, form: str, dataset: str | None, follow_links: bool) -> int:
     """Print all problems and return the exit status."""
-    problems = check_annotations(annotations, images, form=form, dataset=dataset)
+    problems = check_annotations(annotations, images, form=form, dataset=dataset, follow_links=follow_links)
     for problem in problems:
         print(f"{problem.severity}: {problem}")
     severities = Counter(problem.severity for problem in problems)
@@ -85,19 +86,20 @@ def prepare(args: argparse.Namespace) -> int:
     if args.dataset:
         annotations, images = find_split(args.dataset, args.root, args.split)
     if args.check:
-        return check(annotations, images, form, args.dataset)
+        return check(annotations, images, form, args.dataset, args.follow_links)
+    reading = {"skip_broken": args.skip_broken, "follow_links": args.follow_links}
     if form == "coco":
         target = args.target or args.dataset  # your own annotations keep their classes
-        dataset = read_coco(annotations, images, target=target, skip_broken=args.skip_broken)
+        dataset = read_coco(annotations, images, target=target, **reading)
     else:
-        dataset = read_ytvis(annotations, images, categories=args.dataset, skip_broken=args.skip_broken)
+        dataset = read_ytvis(annotations, images, categories=args.dataset, **reading)
     if args.push_to_hub:
         create_repository(args.push_to_hub, "dataset", args.private or None)  # fail before the long part
     shards = write_parquet(dataset, args.output, args.split, args.shard_size * 1_000_000)
     write_card(args.output, args.push_to_hub or args.output.resolve().name, args.push_to_hub)
     print(f"{len(dataset.rows)} videos in {len(shards)} shards in {args.output}")
     if args.push_to_hub:
-        files = {"folder_path": args.output, "allow_patterns": ["README.md", "data/*"]}
+        files = {"folder_path": args.output, "allow_patterns": ["README.md", "data/*"], "ignore_patterns": ["data/.*"]}
         with hub_errors(args.push_to_hub):
             commit = HfApi().upload_folder(repo_id=args.push_to_hub, repo_type="dataset", **files)
         print(f"uploaded: {commit.repo_url}")

@@ -60,6 +60,27 @@ def _is_unsafe(character: str) -> bool:
     return character in '<>:"/\\|?*' or unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
+def path_below(folder: str | os.PathLike, name: str, follow_links: bool = False) -> str:
+    """
+    Join a folder and a file name from a foreign source, such as an annotation file.
+
+    Args:
+        folder: The folder that the name is relative to; may itself be, or lie below, a symbolic link.
+        name: The name.
+        follow_links: Whether symbolic links in the folder may lead out of it.
+
+    Raises:
+        ValueError: if the path is not below the folder.
+    """
+    parts = os.path.normpath(name).split(os.sep)
+    if "\0" in name or os.path.isabs(name) or os.path.splitdrive(name)[0] or parts[0] == os.pardir:
+        raise ValueError(f"expected a name relative to the folder of images, and below it, got {name!r}")
+    path = os.path.join(folder, name)
+    if not follow_links and not os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), "")):
+        raise ValueError(f"{name!r} is or passes a symbolic link that leads out of {folder}; --follow-links accepts it")
+    return path
+
+
 def hash_content(file: str | os.PathLike | IO[bytes]) -> str:
     """Return the SHA-256 of a file's content as hexadecimal digits; an open file is read from its start."""
     if isinstance(file, str | os.PathLike):
@@ -282,6 +303,21 @@ class RunRecord:
             )
         return changes is not None
 
+    def matches_or_is_new(self, files: Collection[str]) -> bool:
+        """
+        Like `matches`, for a folder without a record that must not have certain files: another program wrote them.
+
+        Raises:
+            FileExistsError: if the record has other inputs, or there is none, but one of the files.
+        """
+        if self.matches():
+            return True
+        for name in files:
+            if (self.path.parent / name).exists():
+                path = self.path.parent / name
+                raise FileExistsError(f"{path} was not written by an earlier run: choose another output folder")
+        return False
+
     def write(self) -> None:
         """Write the record, replacing an earlier one."""
         write_atomically(self.path, json.dumps(self.inputs, indent=2).encode())
@@ -314,6 +350,7 @@ __all__ = [
     "flatten",
     "hash_content",
     "output_name",
+    "path_below",
     "remove_folder",
     "remove_leftovers",
     "replace_files",

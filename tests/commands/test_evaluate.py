@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,28 @@ def test_results_of_other_settings_are_not_mixed_in(workspace, whole, capsys):
     with pytest.raises(SystemExit, match="1"):
         evaluate(workspace, capsys, *arguments_for("videos.json", "whole"), "--top-k", "5")
     assert "holds results of another run (top_k differ)" in capsys.readouterr().err
+
+
+def test_ids_are_no_paths(workspace, tmp_path, capsys):
+    content = json.loads((workspace / "unannotated.json").read_text())
+    (video,) = content["videos"]
+    ids = ["../../planted", str(tmp_path / "absolute"), "a/b", "..", 7, "7"]
+    content["videos"] = [{**video, "id": key} for key in ids]
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    with suppress(SystemExit):  # ids that are strings may be refused
+        evaluate(workspace, capsys, *arguments_for(str(tmp_path / "annotations.json"), str(tmp_path / "out")))
+    written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    parts = [f"out/parts/{index:06d}.json" for index in range(6)]
+    outputs = [f"out/{name}" for name in ("results.json", "run.json", "submission.zip")]
+    assert written in (["annotations.json"], sorted(["annotations.json", *parts, *outputs]))
+
+
+def test_results_of_something_else_are_not_replaced(workspace, tmp_path, capsys):
+    (tmp_path / "results.json").write_text("mine")
+    with pytest.raises(SystemExit, match="1"):
+        evaluate(workspace, capsys, *arguments_for("unannotated.json", str(tmp_path)))
+    assert "results.json was not written by an earlier run: choose another" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
 def test_existing_results_are_scored(workspace, whole, capsys):

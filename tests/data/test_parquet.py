@@ -14,6 +14,7 @@ from huggingface_hub import DatasetCard
 from helpers.annotation_files import make_ytvis, write
 from vita_hf.cards.dataset import write_card
 from vita_hf.data import parquet
+from vita_hf.data.annotations import AnnotationError
 from vita_hf.data.categories import CATEGORIES
 from vita_hf.data.datasets import read_ytvis
 from vita_hf.data.parquet import read_parquet, write_parquet
@@ -155,6 +156,81 @@ def test_missing_frames_stop_before_anything_is_written(dataset, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def secret(content, tmp_path):
+    """Annotations whose first frame is a file beside the folder of images, by whatever name is given."""
+    (tmp_path / "id_rsa").write_text("SECRET")
+
+    def name_it(name):
+        content["videos"][0]["file_names"][0] = name
+        return write(tmp_path / "hostile.json", content)
+
+    return name_it
+
+
+@pytest.mark.parametrize("name", ["../id_rsa", "v1/../../id_rsa", "{}/id_rsa", "v1/link", "linked/id_rsa", "a\0b"])
+def test_files_outside_the_folder_of_images_are_not_read(secret, prepare, tmp_path, capsys, name):
+    (tmp_path / "frames/v1/link").symlink_to(tmp_path / "id_rsa")
+    (tmp_path / "frames/linked").symlink_to(tmp_path)
+    path = secret(name.format(tmp_path))
+    own = ("--annotations", path, "--images", tmp_path / "frames", "--output", tmp_path / "out")
+    message = r"hostile\.json, videos\[0\] \(video 1\), frame 0 \(.*(relative|leads out of)"
+    with pytest.raises(SystemExit, match=message):
+        prepare(*own)
+    assert not (tmp_path / "out").exists()
+    assert prepare(*own, "--skip-broken") == 0  # costs one video
+    assert [row["video_id"] for row in read_parquet(tmp_path / "out", streaming=True).rows] == [2, 3, 4, 5, 6, 7]
+    assert prepare(*own[:-2], "--check") == 1 and "1 frame-path" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [(), ("--follow-links",)])
+def test_files_that_are_no_images_are_not_embedded(secret, prepare, tmp_path, options):
+    (tmp_path / "id_rsa").rename(tmp_path / "frames/id_rsa")
+    own = ("--annotations", secret("id_rsa"), "--images", tmp_path / "frames", "--output", tmp_path / "out")
+    with pytest.raises(SystemExit, match=r"video 1, .*id_rsa: cannot be decoded as an image"):
+        prepare(*own, *options)
+    assert list((tmp_path / "out/data").iterdir()) == []
+
+
+def test_links_below_the_folder_and_to_it_are_followed(content, tmp_path):
+    (tmp_path / "frames").rename(tmp_path / "disk")
+    (tmp_path / "frames").symlink_to("disk")
+    (tmp_path / "disk/v1").rename(tmp_path / "disk/moved")
+    (tmp_path / "disk/v1").symlink_to("moved")
+    (tmp_path / "disk/v2").rename(tmp_path / "elsewhere")
+    (tmp_path / "disk/v2").symlink_to(tmp_path / "elsewhere")
+    path = write(tmp_path / "train.json", content)
+    with pytest.raises(AnnotationError, match="is or passes a symbolic link that leads out of") as caught:
+        read_ytvis(path, tmp_path / "frames", cache_dir=tmp_path / "cache")
+    assert {problem.video_id for problem in caught.value.problems} == {2}
+    dataset = read_ytvis(path, tmp_path / "frames", cache_dir=tmp_path / "cache", follow_links=True)
+    write_parquet(dataset, tmp_path / "out")
+    assert list(read_parquet(tmp_path / "out", streaming=True).rows) == embedded(dataset.rows)
+
+
+def test_killed_runs_go_on(prepare, content, tmp_path):
+    """What a killed run left is neither read nor uploaded, and removed later."""
+    own = ("--annotations", write(tmp_path / "my.json", content), "--images", tmp_path / "frames")
+    leftover = tmp_path / f"out/data/.{'0' * 32}.train-00000-of-00001.parquet"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(b"PAR1 cut off")
+    assert prepare(*own, "--output", tmp_path / "out") == 0
+    assert "| train | 7 | 1 |" in (tmp_path / "out/README.md").read_text() and leftover.exists()
+    os.utime(leftover, (1, 1))
+    assert prepare(*own, "--output", tmp_path / "out") == 0
+    assert not leftover.exists()
+
+
+@pytest.mark.parametrize("name", ["README.md", "data/train-00000-of-00001.parquet"])
+def test_files_of_something_else_are_not_replaced(dataset, tmp_path, name):
+    path = tmp_path / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    with pytest.raises(FileExistsError, match=rf"{name} was not written by an earlier run: choose another"):
+        write_parquet(dataset, tmp_path / "out")
+    assert path.read_text() == "mine" and not (tmp_path / "out/.prepare-train.json").exists()
+
+
 def test_reading_something_else(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no shards train-\*-of-\*\.parquet in"):
         read_parquet(tmp_path)
@@ -245,7 +321,7 @@ def test_script_pushes_shards_and_card_only(prepare, content, tmp_path, monkeypa
     assert calls[0] == ("create", "me/mine", {"repo_type": "dataset", "private": True, "exist_ok": True})
     upload = calls[1][1]
     assert (upload["repo_id"], upload["repo_type"], upload["folder_path"]) == ("me/mine", "dataset", tmp_path / "out")
-    assert upload["allow_patterns"] == ["README.md", "data/*"]
+    assert upload["allow_patterns"] == ["README.md", "data/*"] and upload["ignore_patterns"] == ["data/.*"]
 
     nowhere = huggingface_hub.HfApi(endpoint="http://127.0.0.1:9", token="none")
     monkeypatch.setattr("vita_hf.hub.HfApi", lambda: nowhere)

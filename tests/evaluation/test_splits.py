@@ -38,6 +38,26 @@ def test_split_errors_are_named(workspace, tmp_path):
         read_split(tmp_path / "no_height.json", workspace / "frames")
 
 
+def test_frames_outside_the_folder_and_repeated_ids_are_refused(workspace, tmp_path):
+    content = json.loads((workspace / "unannotated.json").read_text())
+    (video,) = content["videos"]
+    for name in ("../videos.json", str(workspace / "videos.json")):
+        changed = {**content, "videos": [{**video, "file_names": [video["file_names"][0], name]}]}
+        (tmp_path / "out.json").write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=r"out\.json, videos\[0\] \(video 100\), frame 1 \(.*relative to"):
+            read_split(tmp_path / "out.json", workspace / "frames")
+    (tmp_path / "frames").symlink_to(workspace / "frames")
+    assert len(read_split(workspace / "videos.json", tmp_path / "frames").clips) == 12
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/v00").symlink_to(workspace / "frames/v00")
+    with pytest.raises(ValueError, match=r"a symbolic link that leads out of .*linked; --follow-links accepts it"):
+        read_split(workspace / "unannotated.json", tmp_path / "linked")
+    assert len(read_split(workspace / "unannotated.json", tmp_path / "linked", follow_links=True).clips) == 1
+    (tmp_path / "twice.json").write_text(json.dumps({**content, "videos": [video, video]}))
+    with pytest.raises(ValueError, match=r"twice\.json, videos\[1\] \(video 100\): an earlier entry has the same"):
+        read_split(tmp_path / "twice.json", workspace / "frames")
+
+
 def test_check_split_finds_what_scoring_would_fail_on(workspace, tmp_path):
     names = {i: category["name"] for i, category in enumerate(CATEGORIES)}
     for name in ("videos.json", "images.json", "unannotated.json"):

@@ -22,7 +22,7 @@ def write_card(folder: str | os.PathLike, title: str, repo_id: str | None = None
     """
     folder = Path(folder)
     shards: dict[str, list[Path]] = {}
-    for path in sorted(Path(folder, "data").glob("*-of-*.parquet")):
+    for path in sorted(Path(folder, "data").glob("[!.]*-of-*.parquet")):
         shards.setdefault(path.name.rsplit("-", 3)[0], []).append(path)
     splits = sorted(shards, key=lambda split: (split != "train", split))
     data_files = [{"split": split, "path": f"data/{split}-*"} for split in splits]

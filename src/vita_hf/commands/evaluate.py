@@ -1,7 +1,6 @@
 """`vita-hf evaluate`: score a model on a dataset split, or prepare a submission."""
 
 import argparse
-import hashlib
 import json
 import zipfile
 from pathlib import Path
@@ -12,7 +11,7 @@ from accelerate import Accelerator
 from ..data.annotations import read_annotations
 from ..evaluation.run import segment_split
 from ..evaluation.splits import check_split, read_split
-from ..files import atomic_path, write_atomically
+from ..files import atomic_path, hash_content, write_atomically
 from ..inference.loading import describe_model, load_model
 from ..scoring import VisEvaluator
 from ..scoring.coco import NUMBERS, score_images
@@ -28,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError("expected --model, --images and --output, or --results")
 
     accelerator = Accelerator(cpu=args.cpu)
-    split = read_split(args.annotations, args.images)
+    split = read_split(args.annotations, args.images, args.follow_links)
     model, processor = load_model(args.model, dtype=args.dtype)
     check_split(split, model.config.id2label or {})
     top_k = args.top_k or model.config.evaluation_top_k
@@ -36,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
         f"{len(split.clips)} {'images' if split.of_images else 'videos'}, {len(split.categories)} categories, "
         f"top {top_k}, {accelerator.num_processes} processes on {accelerator.device}"
     )
-    checksum = hashlib.sha256(split.path.read_bytes()).hexdigest()
+    checksum = hash_content(split.path)
     images = str(args.images.resolve())
     inputs = {"model": describe_model(args.model), "annotations": checksum, "images": images, "dtype": args.dtype}
     model.to(accelerator.device)

@@ -24,6 +24,7 @@ def check_annotations(
     *,
     form: str = "ytvis",
     dataset: str | None = None,
+    follow_links: bool = False,
     progress: bool = True,
 ) -> list[Problem]:
     """
@@ -37,6 +38,7 @@ def check_annotations(
         form: "ytvis" or "coco".
         dataset: "ytvis2019", "ytvis2021", "ovis" or "coco": the dataset whose categories the file must have. None: any
             categories.
+        follow_links: Accept frames that symbolic links in `images` lead out of that folder.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -74,14 +76,15 @@ def check_annotations(
     rows = []
     for video in file.videos.values():
         if video.file_names:
-            row, mask_problems = make_row(video, file, labels, os.fspath(images))
+            row, mask_problems = make_row(video, file, labels, os.fspath(images), follow_links)
             mask_problems += _check_masks(row, video, file)
             is_broken = video.id in broken or any(problem.severity == "error" for problem in mask_problems)
             if not has_objects(row) and not is_broken:
                 message = "every annotated object is a crowd, or there is none: training leaves it out"
                 mask_problems.append(Problem("no-annotations", message, file.path, video.entry, video.id))
             problems += mask_problems
-            rows.append((row, video))
+            if len(row["frames"]) == video.length:  # otherwise, some lead out of the folder
+                rows.append((row, video))
     return problems + list(_check_frames(rows, file, progress))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from datasets import Dataset, config
 from datasets.exceptions import DatasetGenerationError
 
-from ..files import write_atomically
+from ..files import hash_content, write_atomically
 from .annotations import AnnotationError, Problem, read_annotations
 from .categories import COCO_TO_DATASET
 from .classes import ClassChoice
@@ -30,6 +30,7 @@ def read_ytvis(
     *,
     categories: str | None = None,
     skip_broken: bool = False,
+    follow_links: bool = False,
     cache_dir: str | os.PathLike | None = None,
     name: str | None = None,
 ) -> VideoDataset:
@@ -45,6 +46,8 @@ def read_ytvis(
         categories: "ytvis2019", "ytvis2021" or "ovis": use this dataset's classes, and refuse a file with other
             categories. None: the classes are the file's categories, by ascending id.
         skip_broken: Leave out videos with problems and log their number, instead of raising an error.
+        follow_links: Accept frames that symbolic links in `images` lead out of that folder. It may always be a link
+            itself.
         cache_dir: The folder for the Arrow files; by default the cache of `datasets`.
         name: The dataset's name; by default `categories`, or the name of the file.
 
@@ -69,7 +72,9 @@ def read_ytvis(
     if categories is not None and categories not in YTVIS_DATASETS:
         raise ValueError(f"categories: expected one of {', '.join(YTVIS_DATASETS)} or None, got {categories!r}")
     name = name or categories or Path(annotations).stem
-    return _read_cached(annotations, images, "ytvis", ClassChoice(categories), skip_broken, cache_dir, name)
+    return _read_cached(
+        annotations, images, "ytvis", ClassChoice(categories), skip_broken, follow_links, cache_dir, name
+    )
 
 
 def read_coco(
@@ -78,6 +83,7 @@ def read_coco(
     *,
     target: str | None = "coco",
     skip_broken: bool = False,
+    follow_links: bool = False,
     cache_dir: str | os.PathLike | None = None,
     name: str | None = None,
 ) -> VideoDataset:
@@ -85,7 +91,7 @@ def read_coco(
     Read COCO's instances, or your own data in the same format: one row per image, a video of one frame.
 
     Args:
-        annotations, images, skip_broken, cache_dir, name: As in [`read_ytvis`].
+        annotations, images, skip_broken, follow_links, cache_dir, name: As in [`read_ytvis`].
         target: The classes of the labels. "coco": COCO's 80. "ytvis2019", "ytvis2021" or "ovis": the video dataset's,
             by [`categories.COCO_TO_DATASET`]; annotations of other categories are dropped. None: the file's own
             categories, by ascending id.
@@ -97,7 +103,7 @@ def read_coco(
         raise ValueError(f"target: expected None, 'coco' or one of {', '.join(COCO_TO_DATASET)}, got {target!r}")
     choice = ClassChoice("coco" if target else None, target if target in COCO_TO_DATASET else None)
     name = name or ("coco" if target else Path(annotations).stem)
-    return _read_cached(annotations, images, "coco", choice, skip_broken, cache_dir, name)
+    return _read_cached(annotations, images, "coco", choice, skip_broken, follow_links, cache_dir, name)
 
 
 def _read_cached(
@@ -106,13 +112,14 @@ def _read_cached(
     form: str,
     classes: ClassChoice,
     skip_broken: bool,
+    follow_links: bool,
     cache_dir: str | os.PathLike | None,
     name: str,
 ) -> VideoDataset:
     """
     Read an annotation file from the cache, which is filled first if necessary.
 
-    The cache's key holds the path, size and modification time of the file, all arguments, and [`SCHEMA_VERSION`]. If
+    The cache's key holds the path and content of the file, all arguments, and [`SCHEMA_VERSION`]. If
     several processes ask for the same file at once, one reads it and the others wait.
     """
     path, folder = os.path.abspath(annotations), os.path.abspath(images)
@@ -120,15 +127,14 @@ def _read_cached(
         raise FileNotFoundError(f"no such annotation file: {annotations}")
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"no such folder of frames: {images}")
-    state = os.stat(path)
     arguments = {
         "annotations": path,
         "images": folder,
         "form": form,
         "classes": astuple(classes),
         "skip_broken": skip_broken,
-        "size": state.st_size,
-        "mtime_ns": state.st_mtime_ns,
+        "follow_links": follow_links,
+        "sha256": hash_content(path),
         "schema_version": SCHEMA_VERSION,
     }
     key = hashlib.sha256(json.dumps(arguments).encode()).hexdigest()[:32]
@@ -152,7 +158,14 @@ def _read_cached(
 
 
 def generate_rows(
-    annotations: str, images: str, form: str, classes: tuple, skip_broken: bool, summary: str, **_: Any
+    annotations: str,
+    images: str,
+    form: str,
+    classes: tuple,
+    skip_broken: bool,
+    summary: str,
+    follow_links: bool = False,
+    **_: Any,
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of an annotation file; then write the classes' names and the messages to log to `summary`."""
     file = read_annotations(annotations, form)
@@ -166,7 +179,7 @@ def generate_rows(
     for video in file.videos.values():
         if video.id in broken:
             continue
-        row, problems = make_row(video, file, labels, images)
+        row, problems = make_row(video, file, labels, images, follow_links)
         if found := _find_errors(problems, skip_broken):
             errors += found
             broken.add(video.id)

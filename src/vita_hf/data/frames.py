@@ -1,10 +1,13 @@
-"""Decode single frames of a dataset row, with errors that name the broken file."""
+"""Find the frames of a dataset, and decode single ones, with errors that name the broken file."""
 
 import io
 from collections.abc import Mapping
 from typing import Any
 
 from PIL import Image, ImageOps
+
+from ..files import path_below
+from .annotations import AnnotationFile, Problem, Video
 
 
 class BrokenSampleError(ValueError):
@@ -24,6 +27,25 @@ class BrokenSampleError(ValueError):
 
     def __reduce__(self):  # errors of worker processes are pickled
         return type(self), (self.kind, self.video_id, self.file, self.reason)
+
+
+def find_frames(
+    video: Video, file: AnnotationFile, images: str, follow_links: bool = False
+) -> tuple[list[str], list[Problem]]:
+    """
+    Join the folder of images and the names of a video's frames.
+
+    Returns:
+        The paths, whether or not there are such files, and a problem for every name that leads out of the folder.
+    """
+    paths, problems = [], []
+    for frame, name in enumerate(video.file_names):
+        try:
+            paths.append(path_below(images, name, follow_links))
+        except ValueError as error:
+            place = (file.path, video.entry, video.id, None, frame, name)
+            problems.append(Problem("frame-path", str(error), *place))
+    return paths, problems
 
 
 def decode_frame(frame: Mapping[str, Any], row: Mapping[str, Any]) -> Image.Image:

@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from datasets import ClassLabel, Dataset, IterableDataset, load_dataset
 from datasets.table import embed_table_storage
 from tqdm.auto import tqdm
 
-from ..files import RunRecord, atomic_path
+from ..files import RunRecord, atomic_path, output_name, remove_leftovers
+from .frames import BrokenSampleError, decode_frame
 from .schema import SCHEMA_VERSION, VIDEO_FEATURES, VideoDataset
 
 _ROW_GROUP_BYTES = 32_000_000  # streaming reads one row group at a time
@@ -24,8 +27,9 @@ def write_parquet(
     """
     Write a dataset to `output/data/{split}-00000-of-0000n.parquet`, with the image files embedded unchanged.
 
-    Each shard is written atomically. After an interruption, the same call continues with the first missing shard. The
-    same dataset gives the same shards, byte for byte.
+    Every image is decoded before it is embedded, so that no other file gets into a shard. Each shard is written
+    atomically. After an interruption, the same call continues with the first missing shard. The same dataset gives the
+    same shards, byte for byte.
 
     Args:
         dataset: A dataset that is not streamed.
@@ -35,8 +39,9 @@ def write_parquet(
 
     Raises:
         FileNotFoundError: if frames are missing (before anything is written); the message names up to five.
-        FileExistsError: if the folder holds shards of this split made from other data.
-        ValueError: if the dataset is streamed, or if the folder holds another split with other classes.
+        FileExistsError: if the folder holds shards of this split made from other data, or a card that is not ours.
+        ValueError: if the dataset is streamed, a frame is no image, the name of the split cannot be part of a file's,
+            or the folder holds another split with other classes.
 
     Example:
     ```python
@@ -55,24 +60,34 @@ def write_parquet(
     rows, output = dataset.rows, Path(output)
     if isinstance(rows, IterableDataset):
         raise ValueError(f"dataset {dataset.name}: expected rows that are not streamed")
+    if output_name(split) != split:
+        raise ValueError(f"split: expected a name that can be part of a file's, got {split!r}")
     sizes = _image_bytes(rows)
     bounds = _partition(sizes, shard_bytes)
     classes = [*dataset.id2label.values()]
     inputs = {"rows": _digest(rows), "bounds": bounds, "schema_version": SCHEMA_VERSION, "classes": classes}
-    record = RunRecord(output / f".prepare-{split}.json", inputs)
-    if not record.matches():
-        for other in output.glob(".prepare-*.json"):
-            if RunRecord(other, inputs, free=("rows", "bounds", "schema_version")).changes():
-                raise ValueError(f"{output} holds a split with other classes ({other.name}); choose another folder")
-        record.write()
+    shards = [output / "data" / f"{split}-{i:05d}-of-{len(bounds):05d}.parquet" for i in range(len(bounds))]
+    _start(output, split, inputs, shards)
     features = VIDEO_FEATURES.copy()
     features["instances"].feature["label"] = ClassLabel(names=classes)  # integers that the Hub shows by name
-    shards = [output / "data" / f"{split}-{i:05d}-of-{len(bounds):05d}.parquet" for i in range(len(bounds))]
     for shard, (first, last) in zip(tqdm(shards, unit="shard", desc=f"writing {split}"), bounds):
         if not shard.is_file():
             with atomic_path(shard) as temporary:
                 _write_shard(temporary, rows.select(range(first, last)), sizes[first:last], features.arrow_schema)
     return shards
+
+
+def _start(output: Path, split: str, inputs: dict[str, Any], shards: list[Path]) -> None:
+    """Write the record of a split, unless the folder has it; refuse a folder that holds something else."""
+    records = list(output.glob(".prepare-*.json"))
+    files = [str(shard.relative_to(output)) for shard in shards] + ([] if records else ["README.md"])
+    record = RunRecord(output / f".prepare-{split}.json", inputs)
+    if not record.matches_or_is_new(files):
+        for other in records:
+            if RunRecord(other, inputs, free=("rows", "bounds", "schema_version")).changes():
+                raise ValueError(f"{output} holds a split with other classes ({other.name}); choose another folder")
+        record.write()
+    remove_leftovers(output / "data")
 
 
 def read_parquet(
@@ -123,8 +138,25 @@ def _find_shards(folder: Path, split: str) -> list[str]:
 def _write_shard(path: Path, rows: Dataset, sizes: Sequence[int], schema: pa.Schema) -> None:
     with pq.ParquetWriter(path, schema, use_dictionary=False) as writer:
         for first, last in _partition(sizes, _ROW_GROUP_BYTES):
-            table = rows.with_format("arrow")[first:last].replace_schema_metadata(schema.metadata)
+            selected = rows.select(range(first, last))
+            _check_frames(selected)
+            table = selected.with_format("arrow")[:].replace_schema_metadata(schema.metadata)
             writer.write_table(embed_table_storage(table))
+
+
+def _check_frames(rows: Dataset) -> None:
+    """Decode all frames. One of another size than its video is an image as well; training refuses it."""
+
+    def check(place: tuple[dict[str, Any], dict[str, Any]]) -> None:
+        try:
+            decode_frame(*place)
+        except BrokenSampleError as error:
+            if error.kind != "frame-size":
+                raise
+
+    with ThreadPoolExecutor() as pool:
+        frames = ((frame, row) for row in rows.remove_columns("instances") for frame in row["frames"])
+        deque(pool.map(check, frames), maxlen=0)
 
 
 def _image_bytes(rows: Dataset) -> list[int]:

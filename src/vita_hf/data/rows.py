@@ -1,17 +1,21 @@
 """Dataset rows from the videos of an annotation file."""
 
 import math
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..ops.rle import compress, read_polygon, read_segmentation, shorten
 from .annotations import Annotation, AnnotationFile, Problem, Video
 from .annotations.values import is_id
+from .frames import find_frames
 
 
 def make_row(
-    video: Video, file: AnnotationFile, labels: Mapping[Any, int | None], images: str
+    video: Video,
+    file: AnnotationFile,
+    labels: Mapping[Any, int | None],
+    images: str,
+    follow_links: bool = False,
 ) -> tuple[dict[str, Any], list[Problem]]:
     """
     Make the row of one video.
@@ -24,12 +28,13 @@ def make_row(
         file: The annotation file, for the places of problems.
         labels: The class index of each known category id; None for categories that are dropped.
         images: The folder that the frame names are relative to.
+        follow_links: Whether symbolic links may lead out of that folder.
 
     Returns:
-        The row, with the features of [`schema.VIDEO_FEATURES`], and the problems of the video's masks. The row can be
-        trained on if none of them is an error.
+        The row, with the features of [`schema.VIDEO_FEATURES`], and the problems of the names of the video's frames and
+        of its masks. The row can be trained on if none of them is an error.
     """
-    problems: list[Problem] = []
+    frames, problems = find_frames(video, file, images, follow_links)
     instances = []
     for annotation in video.annotations:
 
@@ -42,7 +47,6 @@ def make_row(
         if label is not None:
             instance = {"id": annotation.id, "label": label, "iscrowd": annotation.is_crowd}
             instances.append({**instance, "segmentations": segmentations})
-    frames = [os.path.join(images, name) for name in video.file_names]
     row = {"video_id": video.id, "height": video.height, "width": video.width}
     return {**row, "frames": frames, "instances": instances}, problems
 

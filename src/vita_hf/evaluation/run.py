@@ -2,8 +2,8 @@
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from .splits import Clip, Split, match_categories
 
 logger = logging.getLogger(__name__)
 
+OUTPUTS = ("results.json", "scores.json", "submission.zip")  # what `vita-hf evaluate` writes
+
 
 def segment_split(
     accelerator: Accelerator,
@@ -39,23 +41,24 @@ def segment_split(
     had the same `top_k` (predictions per clip) and `inputs` (what else the results depend on).
 
     Raises:
-        FileExistsError: if the folder holds results of other inputs.
+        FileExistsError: if the folder holds results of other inputs, or files of the same names that are none.
     """
     with accelerator.main_process_first():
         record = RunRecord(folder / "run.json", {**inputs, "top_k": top_k})
-        if not record.matches():
+        if not record.matches_or_is_new(OUTPUTS):
             record.write()
     category_ids = match_categories(model.config.id2label or {}, split.categories)
-    parts = {clip.id: folder / "parts" / f"{clip.id}.json" for clip in split.clips}
-    share = split.clips[accelerator.process_index :: accelerator.num_processes]
-    unfinished = [clip for clip in share if not parts[clip.id].is_file()]
-    for clip in tqdm(unfinished, desc="segmenting", unit="clip", disable=not accelerator.is_main_process):
+    # Named by the clips' positions: an id of the annotation file may be anything.
+    parts = [folder / "parts" / f"{index:06d}.json" for index in range(len(split.clips))]
+    share = list(zip(split.clips, parts))[accelerator.process_index :: accelerator.num_processes]
+    unfinished = [(clip, part) for clip, part in share if not part.is_file()]
+    for clip, part in tqdm(unfinished, desc="segmenting", unit="clip", disable=not accelerator.is_main_process):
         entries = segment_clip(model, processor, clip, split, top_k, category_ids)
-        write_atomically(parts[clip.id], json.dumps(entries).encode())
+        write_atomically(part, json.dumps(entries).encode())
     accelerator.wait_for_everyone()
     results = folder / "results.json"
     if accelerator.is_main_process:
-        entries = [entry for part in parts.values() for entry in json.loads(part.read_bytes())]
+        entries = [entry for part in parts for entry in json.loads(part.read_bytes())]
         write_atomically(results, json.dumps(entries).encode())
     return results
 
@@ -105,13 +108,13 @@ def evaluate_split(
     """
     Segment and score an annotated split, with the model's `evaluation_top_k` predictions per clip.
 
-    The arguments are those of [`segment_split`], but earlier content of `folder` is removed.
+    The arguments are those of [`segment_split`], but earlier results in `folder` are removed.
 
     Returns:
         The scores (AP, AP50, …, `per_category`) in the main process, an empty dict in the others.
     """
     if accelerator.is_main_process:
-        shutil.rmtree(folder, ignore_errors=True)  # an interrupted evaluation may be of other weights
+        _remove_results(folder)  # an interrupted evaluation may be of other weights
     accelerator.wait_for_everyone()
     top_k, inputs = model.config.evaluation_top_k, {"annotations": str(split.path)}
     results = segment_split(accelerator, model, processor, split, folder, top_k, inputs)
@@ -123,7 +126,20 @@ def evaluate_split(
             evaluator = VisEvaluator(split.path)
             evaluator.add(results)
             scores = evaluator.compute()
-        shutil.rmtree(folder / "parts")
+        _remove_parts(folder)
         logger.info("AP %.4f, AP50 %.4f, AP75 %.4f on %s", *(scores[k] for k in ("AP", "AP50", "AP75")), split.path)
     accelerator.wait_for_everyone()
     return scores
+
+
+def _remove_results(folder: Path) -> None:
+    _remove_parts(folder)
+    for name in ("results.json", "run.json"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _remove_parts(folder: Path) -> None:
+    for part in (folder / "parts").glob("[0-9]" * 6 + ".json"):
+        part.unlink()
+    with suppress(OSError):  # there is none, or something else is in it
+        (folder / "parts").rmdir()

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..data.annotations import AnnotationError, read_annotations
 from ..data.categories import plain_name
+from ..data.frames import find_frames
 from ..scoring import GroundTruth
 
 
@@ -40,17 +41,20 @@ class Split:
     annotated: bool
 
 
-def read_split(annotations: str | os.PathLike, images: str | os.PathLike) -> Split:
+def read_split(annotations: str | os.PathLike, images: str | os.PathLike, follow_links: bool = False) -> Split:
     """
     Read a dataset split, and check that all of its frames exist.
 
     Args:
         annotations: Json in YouTube-VIS format (YouTube-VIS, OVIS) or COCO form, with or without annotations.
         images: The folder that the frames' file names are relative to.
+        follow_links: Accept frames that symbolic links in `images` lead out of that folder. It may always be a link
+            itself.
 
     Raises:
         FileNotFoundError: if the file, the folder or frames are missing.
-        AnnotationError: if the json is malformed; the message names the place of each problem.
+        AnnotationError: if the json is malformed, two videos have one id, or the name of a frame leads out of the
+            folder; the message names the place of each problem.
     """
     path, folder = Path(annotations), Path(images)
     if not path.is_file():
@@ -60,10 +64,13 @@ def read_split(annotations: str | os.PathLike, images: str | os.PathLike) -> Spl
     if errors := [each for each in file.problems if each.severity == "error" and each.kind != "annotation-id"]:
         raise AnnotationError(errors)
     file.expect_categories()
-    clips = [
-        Clip(video.id, [folder / name for name in video.file_names], (video.height, video.width))
-        for video in file.videos.values()
-    ]
+    clips, problems = [], []
+    for video in file.videos.values():
+        frames, misplaced = find_frames(video, file, os.fspath(images), follow_links)
+        clips.append(Clip(video.id, [Path(frame) for frame in frames], (video.height, video.width)))
+        problems += misplaced
+    if problems:
+        raise AnnotationError(problems)
     if missing := [str(frame) for clip in clips for frame in clip.frames if not frame.is_file()]:
         raise FileNotFoundError(
             f"{len(missing)} frames that {path} names are not below {folder}, for example {', '.join(missing[:5])}"

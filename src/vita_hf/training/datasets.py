@@ -49,12 +49,13 @@ def read_sources(recipe: Recipe, options: TrainingOptions) -> list[Source]:
         ValueError: if there is nothing to read, annotations are broken, or the classes of two datasets differ.
         OSError: if files are missing.
     """
+    reading: dict[str, Any] = {"skip_broken": options.skip_broken, "follow_links": options.follow_links}
     if options.train_parquet is not None:
         sources = [Source(read_parquet(options.train_parquet, "train", streaming=options.streaming), recipe.clips)]
     elif options.train_json is not None and options.train_images is not None:
-        sources = [_own_source(recipe, options.train_json, options.train_images, options.skip_broken)]
+        sources = [_own_source(recipe, options.train_json, options.train_images, **reading)]
     elif options.data_root is not None:
-        sources = _recipe_sources(recipe, options.data_root, options.skip_broken)
+        sources = _recipe_sources(recipe, options.data_root, **reading)
     else:
         raise ValueError("expected --data-root, --train-json with --train-images, or --train-parquet")
     first = sources[0].data
@@ -74,25 +75,25 @@ def _without_empty(source: Source) -> Source:
     return replace(source, data=replace(source.data, rows=without_empty(rows)))
 
 
-def _own_source(recipe: Recipe, annotations: Path, images: Path, skip_broken: bool) -> Source:
+def _own_source(recipe: Recipe, annotations: Path, images: Path, **reading: Any) -> Source:
     name = f"{annotations.resolve().parent.name}-{annotations.stem}"
     if recipe.data.dataset == "coco":
-        data = read_coco(annotations, images, target=None, skip_broken=skip_broken, name=name)
+        data = read_coco(annotations, images, target=None, name=name, **reading)
     else:
-        data = read_ytvis(annotations, images, skip_broken=skip_broken, name=name)
+        data = read_ytvis(annotations, images, name=name, **reading)
     return Source(data, recipe.clips)
 
 
-def _recipe_sources(recipe: Recipe, root: Path, skip_broken: bool) -> list[Source]:
+def _recipe_sources(recipe: Recipe, root: Path, **reading: Any) -> list[Source]:
     if not recipe.data.train:
         raise ValueError("the recipe names no datasets (data.train): expected --train-json or --train-parquet")
     sources = []
     for entry in recipe.data.train:
         annotations, images = find_split(entry.dataset, root)
         if entry.dataset == "coco":
-            data = read_coco(annotations, images, target=recipe.data.dataset, skip_broken=skip_broken)
+            data = read_coco(annotations, images, target=recipe.data.dataset, **reading)
         else:
-            data = read_ytvis(annotations, images, categories=entry.dataset, skip_broken=skip_broken)
+            data = read_ytvis(annotations, images, categories=entry.dataset, **reading)
         sources.append(Source(data, recipe.clips_of(entry), entry.weight))
     return sources
 

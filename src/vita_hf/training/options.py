@@ -41,6 +41,7 @@ class TrainingOptions:
     streaming: bool = False
     eval_json: Path | None = None
     eval_images: Path | None = None
+    follow_links: bool = False
     skip_broken: bool = False
     micro_batches: int = 1
     workers: int = 2

@@ -136,7 +136,7 @@ def _remove_earlier_training(accelerator: Accelerator, output: Path) -> None:
 def _read_split(options: TrainingOptions, id2label: dict[int, str]) -> Split | None:
     if options.eval_json is None or options.eval_images is None:
         return None
-    split = read_split(options.eval_json, options.eval_images)
+    split = read_split(options.eval_json, options.eval_images, options.follow_links)
     if not split.annotated:
         raise ValueError(f"{options.eval_json} has no annotations to score against")
     check_split(split, id2label)

@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--annotations", type=Path, required=True, help="json of YouTube-VIS, OVIS or COCO instances")
     add("--model", help="directory or Hub id")
     add("--images", type=Path, help="folder that the file names of the frames are relative to")
+    add("--follow-links", action="store_true", help="accept frames that symbolic links in --images lead out of it")
     add("--output", type=Path, help="directory to write to")
     add("--results", type=Path, help="score this results.json instead of running a model")
     add("--top-k", type=int, metavar="K", help="predictions per video or image (default: the model's)")

@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--streaming", action="store_true", help="read the Parquet files while training")
     add("--eval-json", type=Path, help="annotations to score the model against")
     add("--eval-images", type=Path, help="directory that its file names are relative to")
+    add("--follow-links", action="store_true", help="accept frames that symbolic links lead out of their directory")
     add("--skip-broken", action="store_true", help="skip, count and log videos that cannot be read")
 
     add = parser.add_argument_group("run").add_argument

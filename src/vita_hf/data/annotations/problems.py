@@ -10,7 +10,8 @@ MAX_LISTED = 20
 # fmt: off
 ERRORS = (
     "malformed", "duplicate-id", "id", "annotation-id", "category-name", "frame-names", "unknown-video",
-    "unknown-category", "length", "rle-size", "rle-corrupt", "frame-missing", "frame-unreadable", "frame-size",
+    "unknown-category", "length", "rle-size", "rle-corrupt", "frame-path", "frame-missing", "frame-unreadable",
+    "frame-size",
 )
 # fmt: on
 WARNINGS = ("annotation-id-zero", "areas", "occlusion", "no-mask", "polygon", "no-annotations")
