@@ -217,6 +217,7 @@ def test_numpy_output(processor):
     assert {key: (type(value), value.dtype.name) for key, value in inputs.items()} == {
         "pixel_values_videos": (np.ndarray, "float32"),
         "frame_sizes": (np.ndarray, "int64"),
+        "original_sizes": (np.ndarray, "int64"),
         "frame_mask": (np.ndarray, "bool"),
     }
 
@@ -611,6 +612,14 @@ def test_a_track_without_pixels_scores_zero(post_process):
     (result,) = post_process(outputs, output_format="rle")
     assert result.scores.tolist() == [0.0] * 10
     assert all(mask_api.area(rle) == 0 for track in result.masks for rle in track)
+
+
+@pytest.mark.parametrize("name", ["class_queries_logits", "mask_embeddings", "video_mask_features"])
+def test_outputs_that_are_not_finite_are_refused(post_process, name):
+    outputs = make_outputs()
+    getattr(outputs, name)[1].flatten()[5] = torch.nan
+    with pytest.raises(ValueError, match=r"video 1: the .* are not all finite"):
+        post_process(outputs)
 
 
 def test_label_names(post_process):

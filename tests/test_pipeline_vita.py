@@ -128,6 +128,18 @@ def test_defaults_of_the_constructor_and_of_a_call(tiny_model, expected):
     assert len(paper) == 7 and len(set(paper.query_indices.tolist())) <= 5
 
 
+def test_class_filter(segmenter, tiny_model, expected):
+    name = expected.label_names[0]
+    others = [other for other in ("cat", "dog", "fox", "hen", "owl") if other != name]
+    assert_equal(segmenter(make_frames(), classes=name), expected.filter(labels=name))
+    both = segmenter(make_frames(), classes=others), segmenter(make_frames(), classes=[name])
+    assert sorted(torch.cat([one.query_indices for one in both]).tolist()) == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="unknown class 'Cats'; did you mean 'cat'"):
+        segmenter("nowhere.mp4", classes=["dog", "Cats"])
+    with pytest.raises(ValueError, match="unknown class 'zebra': the classes are cat, dog, fox, hen, owl"):
+        pipeline("video-instance-segmentation", model=str(tiny_model), device="cpu", classes="zebra")
+
+
 def test_half_precision(tiny_model, expected):
     segmenter = pipeline("video-instance-segmentation", model=str(tiny_model), device="cpu", dtype="bfloat16")
     assert segmenter.model.dtype == torch.bfloat16

@@ -117,6 +117,7 @@ class VitaVideoProcessor(BaseVideoProcessor):
             - **pixel_values_videos** float32 (B, T, 3, H, W): T is the length of the longest video; H and W include
               padding.
             - **frame_sizes** int64 (B, 2): height and width after resizing, before padding.
+            - **original_sizes** int64 (B, 2): height and width before resizing.
             - **frame_mask** bool (B, T): True for a video's own frames, False after the end of a shorter one.
             - **video_metadata** (with `return_metadata=True`): a list of `VideoMetadata` with each video's original
               height and width, the indices of its frames, and its frame rate if known.
@@ -160,11 +161,11 @@ class VitaVideoProcessor(BaseVideoProcessor):
             rgb_frames = self._read_frames(source, indices, do_convert_rgb, settings)
             first = next(rgb_frames)
             frames.append(chain([first], rgb_frames))
-            sources.append((source, indices, known, first.shape[1:]))
+            sources.append((source, indices, known))
         batch = self._preprocess(frames, **settings)
         if settings["return_metadata"]:
-            lengths = batch["frame_mask"].sum(1).tolist()
-            batch["video_metadata"] = [_complete_metadata(*facts, n) for facts, n in zip(sources, lengths)]
+            sizes, lengths = batch["original_sizes"].tolist(), batch["frame_mask"].sum(1).tolist()
+            batch["video_metadata"] = [_complete_metadata(*facts) for facts in zip(*zip(*sources), sizes, lengths)]
         return batch
 
     def iterate_chunks(
@@ -194,8 +195,8 @@ class VitaVideoProcessor(BaseVideoProcessor):
         frames = islice(self._read_frames(source, indices, settings["do_convert_rgb"], settings), max_frames)
         for first in frames:
             batch = self._preprocess([chain([first], islice(frames, chunk_size - 1))], **settings)
-            height, width = batch["frame_sizes"][0].tolist()
-            yield FrameChunk(batch["pixel_values_videos"][0], (height, width), (first.shape[1], first.shape[2]))
+            sizes = (tuple(batch[name][0].tolist()) for name in ("frame_sizes", "original_sizes"))
+            yield FrameChunk(batch["pixel_values_videos"][0], *sizes)
 
     def _complete_settings(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Check the settings of a call and add the processor's own."""
@@ -254,10 +255,13 @@ class VitaVideoProcessor(BaseVideoProcessor):
         **kwargs,
     ) -> BatchFeature:
         """Resize RGB frames one at a time, and write all videos into one normalized, zero-padded batch."""
-        resized = [
-            torch.stack([self.resize(frame, size, resample) if do_resize else frame for frame in frames])
-            for frames in videos
-        ]
+        resized, original_sizes = [], []
+        for frames in videos:
+            video = []
+            for frame in frames:
+                video.append(self.resize(frame, size, resample) if do_resize else frame)
+            original_sizes.append(frame.shape[-2:])
+            resized.append(torch.stack(video))
         sizes = [tuple(video.shape[-2:]) for video in resized]
         if len(set(sizes)) > 1 and not padding:
             unequal = ", ".join(f"{height}×{width}" for height, width in sizes)
@@ -278,6 +282,7 @@ class VitaVideoProcessor(BaseVideoProcessor):
         batch = {
             "pixel_values_videos": pixels,
             "frame_sizes": torch.tensor(sizes, device=pixels.device),
+            "original_sizes": torch.tensor(original_sizes, device=pixels.device),
             "frame_mask": torch.arange(pixels.shape[1], device=pixels.device) < lengths[:, None],
         }
         return BatchFeature(batch, tensor_type=return_tensors)
@@ -342,7 +347,8 @@ class VitaVideoProcessor(BaseVideoProcessor):
             outputs: Model outputs with `class_queries_logits` (B, vQ, K + 1), `mask_embeddings` (B, vQ, C) and
                 `video_mask_features` (B, T, C, H/4, W/4).
             frame_sizes: (h, w) of each video before padding, as the processor returns them; by default (H, W).
-            target_sizes: (h, w) of each video's masks, usually that of the original frames; by default `frame_sizes`.
+            target_sizes: (h, w) of each video's masks, usually the `original_sizes` that the processor returns; by
+                default `frame_sizes`.
             top_k: The maximum number of tracks per video: 10 for YouTube-VIS, 20 for OVIS.
             threshold: Minimum score of a track.
             one_label_per_query: False ranks all pairs of a query and a class: the rule for metrics and submissions.
@@ -350,10 +356,11 @@ class VitaVideoProcessor(BaseVideoProcessor):
             output_format: "masks" (bool tensors) or "rle" (compressed RLE for pycocotools).
             frame_mask: Bool tensor (B, T) as the processor returns it; frames after the end of a video are left out.
             chunk_size: Number of frames processed at once. It bounds memory and does not change the results.
-            id2label: Names of the classes, passed on to the results.
+            id2label: Names of the classes, usually `model.config.id2label`, passed on to the results.
 
         Raises:
-            ValueError: if an argument has a wrong value or length, or a frame size exceeds (H, W).
+            ValueError: if an argument has a wrong value or length, a frame size exceeds (H, W), or an output is NaN or
+                infinite.
         """
         features, batch_size = outputs.video_mask_features, len(outputs.video_mask_features)
         if chunk_size < 1:
@@ -367,7 +374,7 @@ class VitaVideoProcessor(BaseVideoProcessor):
             _size_list(target_sizes, "target_sizes", batch_size),
         )
         results = []
-        for class_logits, mask_embeddings, mask_features, length, frame_size, target_size in videos:
+        for index, (class_logits, mask_embeddings, mask_features, length, frame_size, target_size) in enumerate(videos):
             builder = VideoInstancesBuilder(
                 class_logits,
                 mask_embeddings,
@@ -378,6 +385,7 @@ class VitaVideoProcessor(BaseVideoProcessor):
                 one_label_per_query=one_label_per_query,
                 output_format=output_format,
                 id2label=id2label,
+                name=f"video {index}",
             )
             for chunk in mask_features[:length].split(chunk_size):
                 builder.add_frames(chunk)

@@ -114,6 +114,7 @@ class VitaModel(VitaPreTrainedModel):
         pixel_values_videos: Tensor,
         frame_mask: Tensor | None = None,
         frame_sizes: Tensor | None = None,
+        original_sizes: Tensor | None = None,
         output_all_predictions: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> VitaModelOutput:
@@ -126,6 +127,8 @@ class VitaModel(VitaPreTrainedModel):
         frame_sizes (`torch.Tensor` of shape `(B, 2)`, *optional*):
             Ignored. The processor returns it for post-processing; like the reference, the network does not mask padded
             pixels.
+        original_sizes (`torch.Tensor` of shape `(B, 2)`, *optional*):
+            Ignored. The processor returns it for post-processing.
         output_all_predictions (`bool`, *optional*, defaults to `False`):
             Whether to return `frame_states` and `mask_features`, from which the detector's own predictions follow.
 
@@ -191,6 +194,7 @@ class VitaForVideoInstanceSegmentation(VitaPreTrainedModel):
         class_labels: list[Tensor] | None = None,
         instance_presence: list[Tensor] | None = None,
         frame_sizes: Tensor | None = None,
+        original_sizes: Tensor | None = None,
         loss_normalizers: dict[str, Tensor] | None = None,
         output_auxiliary_logits: bool | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -209,6 +213,8 @@ class VitaForVideoInstanceSegmentation(VitaPreTrainedModel):
             For each video `(N, T)` bool on the CPU, True where the mask is not empty. By default it is computed from
             the masks, for which the CPU waits for the device.
         frame_sizes (`torch.Tensor` of shape `(B, 2)`, *optional*):
+            See [`VitaModel`].
+        original_sizes (`torch.Tensor` of shape `(B, 2)`, *optional*):
             See [`VitaModel`].
         loss_normalizers (`dict[str, torch.Tensor]`, *optional*):
             Divisors of the losses, from [`loss_vita.reduce_loss_normalizers`]: for gradient accumulation, where they

@@ -15,6 +15,7 @@ from .inference.offline import segment_video
 from .inference.options import SegmentationOptions
 from .modeling_vita import VitaForVideoInstanceSegmentation
 from .tracks.instances import VideoInstances
+from .tracks.labels import label_indices
 from .video.sources import open_video, split_videos
 
 
@@ -118,7 +119,8 @@ class VideoInstanceSegmentationPipeline(Pipeline):
         return super().__call__(inputs, **kwargs)
 
     def _sanitize_parameters(self, **kwargs):
-        SegmentationOptions(**kwargs)  # fail before a video is opened
+        options = SegmentationOptions(**kwargs)  # this and the next line fail before a video is opened
+        label_indices(options.classes or (), self.model.config.id2label)
         return {name: kwargs[name] for name in ("decoder",) if name in kwargs}, kwargs, {}
 
     def preprocess(self, input_: Any, **kwargs: Any) -> dict[str, Any]:

@@ -60,6 +60,7 @@ def test_code_in_the_model_card_runs(tmp_path, capsys):
         exec(compile(code, "card", "exec"), names)
         results.append((names["result"], capsys.readouterr().out.splitlines()))
     (tracks, _), (pairs, lines) = results
+    assert pairs.size == (48, 64)
     assert VideoInstances.from_json(tmp_path / "results.json").to_json() == tracks.to_json()
     assert VideoReader(tmp_path / "overlay.mp4").count_frames() == tracks.num_frames == 3
     assert len(pairs) == len(lines) == 10

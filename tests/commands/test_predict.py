@@ -132,7 +132,20 @@ def test_a_failing_video_does_not_stop_the_others(predict):
     code, printed, errors = predict("broken.mp4", "clip.mp4", "--json-only")
     assert code == 1 and names("out") == ["clip"]
     assert "clip: " in printed and "error: broken.mp4 cannot be decoded as a video" in errors
-    assert errors.endswith("1 of 2 videos failed\n")
+    assert errors.endswith("1 of 2 videos failed: broken\n")
+
+
+def test_a_class_filter(predict):
+    arguments = ("clip.mp4", "--json-only", "--threshold", 0, "--max-frames", 1)
+    code, printed, _ = predict(*arguments, "-o", "all")
+    assert code == 0 and "clip: 5 tracks in 1 frame, written to all/clip" in printed
+    every = VideoInstances.from_json("all/clip/results.json")
+    assert predict(*arguments, "--classes", "dog", "cat")[0] == 0
+    chosen = VideoInstances.from_json("out/clip/results.json")
+    expected = every.filter(labels=["cat", "dog"])
+    assert chosen.query_indices.tolist() == expected.query_indices.tolist()
+    code, _, errors = predict("clip.mp4", "frames", "--classes", "cat", "dogg", "-o", "other")
+    assert (code, errors) == (1, "error: unknown class 'dogg'; did you mean 'dog'?\n")
 
 
 def test_shared_out_over_processes(predict, monkeypatch):

@@ -1,3 +1,4 @@
+import sys
 import tracemalloc
 
 import av
@@ -13,6 +14,7 @@ from vita_hf.tracks.instances import VideoInstances
 from vita_hf.tracks.painter import Painter
 from vita_hf.tracks.palette import track_color
 from vita_hf.video.reader import VideoReader
+from vita_hf.video.sources import open_video
 
 
 def decode(path):
@@ -231,9 +233,12 @@ def frame_bytes(height, width):
     return 3 * height * width
 
 
-def test_progress_is_shown_on_request(tmp_path, capsys):
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_shown_on_terminals(tmp_path, capsys, monkeypatch, terminal):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     frames, masks = crossing()
-    render(instances(masks), frames, tmp_path / "quiet.gif")
-    assert capsys.readouterr().err == ""
-    render(instances(masks), frames, tmp_path / "loud.gif", progress=True)
-    assert "loud.gif: 100%" in capsys.readouterr().err
+    source = open_video(frames, name="videos/clip.mp4")
+    for progress in (False, None, True):
+        render(instances(masks), source, tmp_path / f"{progress}.gif", progress=progress)
+        printed = capsys.readouterr().err
+        assert ("\rclip.mp4: drawing: 100%" in printed) == (terminal and progress is not False)

@@ -149,8 +149,12 @@ def test_filter_by_name(instances):
     assert instances.filter(labels="cat").track_ids.tolist() == [0, 2]
     assert instances.filter(labels=["dog", 0]).track_ids.tolist() == [1, 3]
     assert instances.filter(labels=1).track_ids.tolist() == [3]
-    with pytest.raises(ValueError, match=r"unknown label 'bird': the classes are \['cat', 'dog', 'person'\]"):
+    with pytest.raises(ValueError, match=r"unknown class 'bird': the classes are cat, dog, person"):
         instances.filter(labels=["cat", "bird"])
+    with pytest.raises(ValueError, match="unknown class 'Persons'; did you mean 'person'"):
+        instances.filter(labels="Persons")
+    with pytest.raises(ValueError, match="unknown class 3: the classes are"):
+        instances.filter(labels=3)
 
 
 def test_dense_and_run_lengths_are_the_same_tracks(instances, masks):

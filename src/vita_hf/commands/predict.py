@@ -15,6 +15,8 @@ from ..inference.loading import SHIPPED_MODEL, describe_model, load_model
 from ..inference.offline import segment_video
 from ..inference.options import SegmentationOptions
 from ..pipeline_vita import VideoInstanceSegmentationPipeline
+from ..text import counted
+from ..tracks.labels import label_indices
 from ..video.download import download, is_url, shown
 from ..video.frame_source import FrameSource
 from ..video.images import list_frames
@@ -32,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         raise NotADirectoryError(f"the output directory {args.output} is a file")
     names = [field.name for field in fields(SegmentationOptions) if field.name != "progress"]
     settings = {name: getattr(args, name) for name in names}
-    options = SegmentationOptions(**settings, progress=None if rank == 0 else False)
+    options = SegmentationOptions(**settings, progress=rank == 0)
     videos = find_videos(args.videos)
     if args.model is None and rank == 0:
         print("No --model given: using the shipped tiny model, which knows only the shapes of its synthetic videos.")
@@ -52,16 +54,17 @@ def run(args: argparse.Namespace) -> int:
     loaded, processor = load_model(model, dtype=args.dtype)
     device = args.device or int(os.environ.get("LOCAL_RANK", 0))  # transformers picks the kind of device
     segmenter = VideoInstanceSegmentationPipeline(loaded, processor, device=device, compile=args.compile)
-    failures = 0
+    label_indices(options.classes or (), loaded.config.id2label)  # fails before the first video
+    failed = []
     for name in unfinished:
         try:
             segment(segmenter, videos[name], options, args.output / name, inputs)
         except EXPECTED_ERRORS as error:
             print(f"error: {describe_error(error)}", file=sys.stderr)
-            failures += 1
-    if failures and len(unfinished) > 1:
-        print(f"{failures} of {len(unfinished)} videos failed", file=sys.stderr)
-    return 1 if failures else 0
+            failed.append(name)
+    if failed and len(unfinished) > 1:
+        print(f"{len(failed)} of {len(unfinished)} videos failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def segment(
@@ -82,7 +85,8 @@ def segment(
             result.to_json(folder / RESULTS)
             try:
                 if not inputs["json_only"]:
-                    result.render(source, folder / PICTURES[0], contact_sheet=folder / PICTURES[1])
+                    sheet = folder / PICTURES[1]
+                    result.render(source, folder / PICTURES[0], contact_sheet=sheet, progress=options.progress)
                 RunRecord(folder / RECORD, inputs).write()
             except (Exception, KeyboardInterrupt) as error:
                 failure = error  # the tracks are kept
@@ -94,7 +98,8 @@ def segment(
         raise ValueError(f"{shown(video)}: {tracks}: {describe_error(failure)}") from failure
     if failure is not None:
         raise failure
-    print(f"{output.name}: {len(result)} tracks in {result.num_frames} frames, written to {output}")
+    tracks, frames = counted(len(result), "track"), counted(result.num_frames, "frame")
+    print(f"{output.name}: {tracks} in {frames}, written to {output}")
     for track, label, score in zip(result.track_ids.tolist(), result.label_names, result.scores.tolist()):
         print(f"  #{track} {label} {score:.2f}")
 

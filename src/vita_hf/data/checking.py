@@ -6,9 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from ..ops.rle import RleError, decode
+from ..progress import progress_bar
 from .annotations import AnnotationError, AnnotationFile, Problem, Video, read_annotations
 from .classes import ClassChoice
 from .frames import BrokenSampleError, decode_frame
@@ -116,7 +115,8 @@ def _check_frames(rows: list[tuple[dict, Video]], file: AnnotationFile, progress
 
     places = ((row, video, t) for row, video in rows for t in range(video.length))
     total = sum(video.length for _, video in rows)
-    with ThreadPoolExecutor() as pool, tqdm(total=total, unit="frame", disable=not progress) as bar:
+    bar = progress_bar(description="checking frames", total=total, unit="frame", shown=progress)
+    with ThreadPoolExecutor() as pool, bar:
         while batch := list(islice(places, _BATCH)):
             for problem in pool.map(check, batch):
                 bar.update()

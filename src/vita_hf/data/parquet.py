@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, IterableDataset, load_dataset
 from datasets.table import embed_table_storage
-from tqdm.auto import tqdm
 
 from ..files import RunRecord, atomic_path, output_name, remove_leftovers
+from ..progress import progress_bar
 from .frames import BrokenSampleError, decode_frame
 from .schema import SCHEMA_VERSION, VIDEO_FEATURES, VideoDataset
 
@@ -70,7 +70,8 @@ def write_parquet(
     _start(output, split, inputs, shards)
     features = VIDEO_FEATURES.copy()
     features["instances"].feature["label"] = ClassLabel(names=classes)  # integers that the Hub shows by name
-    for shard, (first, last) in zip(tqdm(shards, unit="shard", desc=f"writing {split}"), bounds):
+    bar = progress_bar(shards, description=f"writing {split}", total=len(shards), unit="shard", shown=True)
+    for shard, (first, last) in zip(bar, bounds):
         if not shard.is_file():
             with atomic_path(shard) as temporary:
                 _write_shard(temporary, rows.select(range(first, last)), sizes[first:last], features.arrow_schema)

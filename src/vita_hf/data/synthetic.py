@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from PIL import Image
 from pycocotools import mask as mask_api
-from tqdm.auto import tqdm
 
 from ..files import write_atomically
 from ..ops.rle import encode_masks
+from ..progress import progress_bar
 from .categories import CATEGORIES
 
 CATEGORY_NAMES = CATEGORIES["synthetic"]
@@ -303,7 +303,8 @@ def write_synthetic_dataset(
     write = partial(_write_video, Path(output, "JPEGImages"), seed, size, length)
     with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
         annotated = pool.map(write, range(videos), chunksize=4) if pool else map(write, range(videos))
-        annotated = list(tqdm(annotated, total=videos, desc="rendering", unit="video"))
+        bar = progress_bar(annotated, description="rendering", total=videos, unit="video", shown=True)
+        annotated = list(bar)
     content = annotation_file_content(annotated, f"vita-hf synthetic videos, seed {seed}")
     write_atomically(annotation_file, json.dumps(content).encode())
     return annotation_file

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from tqdm.auto import tqdm
 
 from ..files import RunRecord, write_atomically
 from ..image_processing_vita import VitaVideoProcessor
 from ..inference.offline import segment_video
 from ..inference.options import SegmentationOptions
 from ..modeling_vita import VitaForVideoInstanceSegmentation
+from ..progress import progress_bar
 from ..scoring import VisEvaluator
 from ..scoring.coco import score_images
 from ..video.images import image_size
@@ -52,7 +52,8 @@ def segment_split(
     parts = [folder / "parts" / f"{index:06d}.json" for index in range(len(split.clips))]
     share = list(zip(split.clips, parts))[accelerator.process_index :: accelerator.num_processes]
     unfinished = [(clip, part) for clip, part in share if not part.is_file()]
-    for clip, part in tqdm(unfinished, desc="segmenting", unit="clip", disable=not accelerator.is_main_process):
+    bar = {"description": "segmenting", "total": len(unfinished), "unit": "clip"}
+    for clip, part in progress_bar(unfinished, **bar, shown=accelerator.is_main_process):
         entries = segment_clip(model, processor, clip, split, top_k, category_ids)
         write_atomically(part, json.dumps(entries).encode())
     accelerator.wait_for_everyone()

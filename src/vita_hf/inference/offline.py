@@ -6,7 +6,6 @@ the frame queries of all frames. Masks are computed chunk by chunk and kept as R
 """
 
 import math
-import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -20,8 +19,11 @@ from tqdm.auto import tqdm
 
 from ..image_processing_vita import VitaVideoProcessor
 from ..modeling_vita import VitaForVideoInstanceSegmentation
+from ..progress import progress_bar
+from ..text import short_name
 from ..tracks.building import VideoInstancesBuilder
 from ..tracks.instances import VideoInstances
+from ..tracks.labels import label_indices
 from ..video.batching import FrameChunk
 from ..video.frame_source import EveryNth, FrameSource, sample_frames
 from ..video.sources import open_video
@@ -83,6 +85,7 @@ def segment_video(
 
     ```
     """
+    label_indices(options.classes or (), model.config.id2label)  # fails before the video is opened
     source = open_video(video, name, options.decoder or processor.decoder)
     source.check()
     sampling = sample_frames(source, options.fps, options.stride)
@@ -91,7 +94,7 @@ def segment_video(
         video_states = model.model.associate(torch.cat(frame_queries)[None, None])["video_states"][-1][-1]
         num_frames = sum(map(len, frame_queries))
         del frame_queries
-        instances = _build_instances(model, video_states, store, num_frames, sizes, options)
+        instances = _build_instances(model, video_states, store, source, num_frames, sizes, options)
     indices = None if sampling is None else [sampling[position] for position in range(num_frames)]
     return replace(instances, frame_indices=indices, fps=source.fps)
 
@@ -117,7 +120,7 @@ def _detect(
     if length is not None and options.max_frames is not None:
         length = min(length, options.max_frames)
     read = partial(_read_chunks, model, processor, source, sampling, options)
-    with closing(read()) as chunks, _progress_bar("detecting", length, options.progress) as bar:
+    with closing(read()) as chunks, _frame_bar("detecting", source, length, options) as bar:
         for chunk in chunks:
             detected = model.model.detect(chunk.pixel_values)
             queries, features = detected["frame_states"][-1], detected["video_mask_features"]
@@ -186,6 +189,7 @@ def _build_instances(
     model: VitaForVideoInstanceSegmentation,
     video_states: Tensor,
     store: MaskFeatureStore,
+    source: FrameSource,
     num_frames: int,
     sizes: tuple[Size, Size],
     options: SegmentationOptions,
@@ -201,9 +205,11 @@ def _build_instances(
         threshold=options.threshold,
         one_label_per_query=options.one_label_per_query,
         output_format="rle",
+        classes=None if options.classes is None else label_indices(options.classes, model.config.id2label),
         id2label=model.config.id2label,  # ty: ignore[invalid-argument-type] - a config makes its keys int
+        name=source.name,
     )
-    with closing(store.chunks()) as chunks, _progress_bar("masks", num_frames, options.progress) as bar:
+    with closing(store.chunks()) as chunks, _frame_bar("masks", source, num_frames, options) as bar:
         for features in chunks:
             for part in features.split(_frames_at_once(sizes[1], features.shape[-2:], len(builder.embeddings))):
                 builder.add_frames(part)
@@ -217,6 +223,6 @@ def _frames_at_once(target_size: Sequence[int], feature_size: Sequence[int], num
     return max(1, min(_MASK_FRAMES, _MASK_PIXELS // (pixels * max(1, num_tracks))))
 
 
-def _progress_bar(description: str, total: int | None, progress: bool | None) -> tqdm:
-    shown = sys.stderr.isatty() if progress is None else progress
-    return tqdm(desc=description, total=total, unit="frame", disable=not shown, dynamic_ncols=True)
+def _frame_bar(task: str, source: FrameSource, total: int | None, options: SegmentationOptions) -> tqdm:
+    description = f"{short_name(source.name)}: {task}"
+    return progress_bar(description=description, total=total, unit="frame", shown=options.progress)

@@ -1,5 +1,6 @@
 """All segmentation settings and their defaults."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -18,6 +19,7 @@ class SegmentationOptions:
             `one_label_per_query` is False.
         one_label_per_query: True gives each track its best label. False ranks all pairs of a query and a label, so a
             query may appear with several labels: the paper's rule for metrics and submissions.
+        classes: Report only tracks of these classes, given by name or index; by default of all.
         mask_features: Where to keep the mask features until all frames have passed through the detector: on the model's
             "device"; in the "host" memory or on "disk" (in `TMPDIR`), both in half precision; or nowhere ("recompute"
             runs the detector twice). Device and recompute give exact masks, host and disk round to half precision.
@@ -26,7 +28,7 @@ class SegmentationOptions:
         chunk_size: Number of frames that the detector processes at once; by default the model's `detector_chunk_size`.
             Smaller chunks need less memory and give the same result.
         fps: Use this many frames per second; all of them if the video has fewer. Requires a video with a known frame
-        rate.
+            rate.
         stride: Use every `stride`-th frame. Cannot be combined with `fps`.
         max_frames: The maximum number of frames to use.
         decoder: Decoder of video files; by default the processor's.
@@ -51,6 +53,7 @@ class SegmentationOptions:
     threshold: float = 0.3
     top_k: int | None = None
     one_label_per_query: bool = True
+    classes: Sequence[str | int] | str | int | None = None
     mask_features: MaskFeatures = "auto"
     chunk_size: int | None = None
     fps: float | None = None
@@ -64,6 +67,10 @@ class SegmentationOptions:
             value = getattr(self, name)
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold must be between 0 and 1, got {self.threshold}")
+        if self.classes is not None and not isinstance(self.classes, str | int) and not len(self.classes):
+            raise ValueError("classes must name at least one class, got none")
         for name in ("top_k", "chunk_size", "fps", "stride", "max_frames"):
             value = getattr(self, name)
             if value is not None and not value > 0:

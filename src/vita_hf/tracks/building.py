@@ -1,7 +1,7 @@
 """Build tracks from a model's outputs: choose predictions, compute their masks chunk by chunk, and score them."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -13,7 +13,11 @@ from .instances import VideoInstances
 
 
 def choose_predictions(
-    class_logits: Tensor, top_k: int, threshold: float, one_label_per_query: bool
+    class_logits: Tensor,
+    top_k: int,
+    threshold: float,
+    one_label_per_query: bool,
+    classes: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """
     Choose the `top_k` best predictions whose class probability is at least `threshold`.
@@ -22,21 +26,25 @@ def choose_predictions(
         class_logits: (vQ, K + 1); the last class is "no object".
         one_label_per_query: True takes each query once, with its best class; False ranks all pairs of a query and a
             class, so a query may appear several times.
+        classes: Choose only predictions of these classes; by default of all.
 
     Returns:
         Class probabilities (float32), labels and queries (int64): three CPU tensors (k,), best first.
     """
     probabilities = class_logits.float().softmax(-1)[:, :-1]
     if one_label_per_query:
-        best, best_labels = probabilities.max(-1)
-        scores, queries = best.topk(min(top_k, len(best)))
-        labels = best_labels[queries]
+        scores, labels = probabilities.max(-1)
+        queries = torch.arange(len(scores), device=scores.device)
     else:
-        scores, pairs = probabilities.flatten().topk(min(top_k, probabilities.numel()))
-        num_classes = probabilities.shape[1]
-        queries, labels = pairs // num_classes, pairs % num_classes
-    keep = scores >= threshold
-    return scores[keep].cpu(), labels[keep].cpu(), queries[keep].cpu()
+        scores = probabilities.flatten()
+        pairs = torch.arange(len(scores), device=scores.device)
+        queries, labels = pairs // probabilities.shape[1], pairs % probabilities.shape[1]
+    if classes is not None:
+        kept = torch.isin(labels, torch.tensor(classes, dtype=torch.int64, device=labels.device))
+        scores, labels, queries = scores[kept], labels[kept], queries[kept]
+    scores, order = scores.topk(min(top_k, len(scores)))
+    order = order[scores >= threshold]
+    return scores[: len(order)].cpu(), labels[order].cpu(), queries[order].cpu()
 
 
 class VideoInstancesBuilder:
@@ -56,10 +64,12 @@ class VideoInstancesBuilder:
         threshold: Minimum score of a track.
         one_label_per_query: Whether a query gives at most one track; see `choose_predictions`.
         output_format: "masks" (bool tensors) or "rle" (compressed RLE).
+        classes: Indices of the classes to report; by default all.
         id2label: Names of the classes, passed on to the result.
+        name: The video's name in messages.
 
     Raises:
-        ValueError: if `output_format` is unknown or `top_k` is not positive.
+        ValueError: if `output_format` is unknown, `top_k` is not positive, or a number is not finite.
     """
 
     def __init__(
@@ -73,7 +83,9 @@ class VideoInstancesBuilder:
         threshold: float = 0.0,
         one_label_per_query: bool = False,
         output_format: Literal["masks", "rle"] = "masks",
+        classes: Sequence[int] | None = None,
         id2label: Mapping[int, str] | None = None,
+        name: str = "the video",
     ):
         if output_format not in ("masks", "rle"):
             raise ValueError(f"output_format must be 'masks' or 'rle', got {output_format!r}")
@@ -84,9 +96,12 @@ class VideoInstancesBuilder:
         self.threshold = threshold
         self.output_format = output_format
         self.id2label = id2label
+        self.name = name
+        self._check_finite(class_logits, "class logits")
+        self._check_finite(mask_embeddings, "mask embeddings")
         # A mask score is at most 1: what is already below the threshold needs no masks.
         self.class_scores, self.labels, self.queries = choose_predictions(
-            class_logits, top_k, threshold, one_label_per_query
+            class_logits, top_k, threshold, one_label_per_query, classes
         )
         # A query with several labels has one mask.
         unique, self.rows = self.queries.unique(return_inverse=True)
@@ -107,7 +122,7 @@ class VideoInstancesBuilder:
             mask_features: (t, C, H/4, W/4), of any float type and on any device.
 
         Raises:
-            ValueError: if `frame_size` exceeds (H, W).
+            ValueError: if `frame_size` exceeds (H, W), or a mask logit is not finite.
         """
         padded_size = (4 * mask_features.shape[-2], 4 * mask_features.shape[-1])
         if self.frame_size is None:
@@ -125,6 +140,7 @@ class VideoInstancesBuilder:
 
         mask_features = mask_features.to(self.embeddings)
         logits = (self.embeddings @ mask_features.flatten(2)).unflatten(2, mask_features.shape[2:])  # (t, q, h, w)
+        self._check_finite(logits, "mask logits")
         logits = F.interpolate(logits, size=padded_size, mode="bilinear", align_corners=False)[..., :height, :width]
         probabilities = logits.sigmoid()
         inside = probabilities > 0.5
@@ -141,6 +157,13 @@ class VideoInstancesBuilder:
             rles = encode_masks(masks.flatten(0, 1))
             for row, track in enumerate(self.counts):
                 track.extend(sys.intern(rle["counts"]) for rle in rles[row :: len(self.counts)])
+
+    def _check_finite(self, numbers: Tensor, what: str) -> None:
+        if not numbers.isfinite().all():
+            raise ValueError(
+                f"{self.name}: the {what} are not all finite; either the inputs hold NaN or infinity, the model's "
+                "weights are damaged, or its dtype cannot hold its activations"
+            )
 
     def build(self) -> VideoInstances:
         """

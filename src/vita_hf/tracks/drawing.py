@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tqdm.auto import tqdm
-
+from ..progress import progress_bar
+from ..text import short_name
 from ..video.sources import open_video
 from ..video.writer import check_output, video_writer
 from .base import Tracks
@@ -26,7 +26,7 @@ def render(
     fps: float | None = None,
     contact_sheet: str | os.PathLike | None = None,
     decoder: str = "pyav",
-    progress: bool = False,
+    progress: bool | None = None,
 ) -> Path:
     """
     Draw the tracks over the video's frames and write them, one frame in memory at a time.
@@ -46,7 +46,7 @@ def render(
         contact_sheet: Where to write a contact sheet as well, without decoding the video again; see
             [`~vita_hf.tracks.contact_sheet.plot`].
         decoder: Decoder of video files, "pyav" or "torchcodec".
-        progress: Whether to show a progress bar.
+        progress: Whether to show a progress bar; by default only on a terminal and in a notebook.
 
     Returns:
         `path`.
@@ -88,7 +88,8 @@ def render(
     numbers = result.frame_numbers
     with video_writer(path, fps or _sampled_fps(result, source.fps) or 10) as write:
         frames = read_result_frames(result, source)
-        for frame, image in tqdm(frames, path.name, result.num_frames, unit="frame", disable=not progress):
+        bar = {"description": f"{short_name(source.name)}: drawing", "total": result.num_frames, "unit": "frame"}
+        for frame, image in progress_bar(frames, **bar, shown=progress):
             write(painter.draw(image, frame, (height, width)), numbers[frame])
             if sheet is not None:
                 sheet.add(image, frame)

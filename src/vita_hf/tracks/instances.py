@@ -14,6 +14,7 @@ from ..files import write_atomically
 from .base import Tracks
 from .contact_sheet import plot
 from .drawing import render
+from .labels import label_indices
 
 if TYPE_CHECKING:
     import supervision
@@ -86,25 +87,15 @@ class VideoInstances(Tracks):
             labels: One or several classes, as indices or names.
 
         Raises:
-            ValueError: if a name is not in `id2label`.
+            ValueError: if a class is not in `id2label`.
         """
         keep = torch.ones(len(self), dtype=torch.bool)
         if min_score is not None:
             keep &= self.scores >= min_score
         if labels is not None:
-            labels = [labels] if isinstance(labels, int | str) else list(labels)
-            indices = [index for label in labels for index in self._label_indices(label)]
-            keep &= torch.isin(self.labels, torch.as_tensor(indices, dtype=torch.int64))
+            indices = label_indices(labels, self.id2label)
+            keep &= torch.isin(self.labels, torch.tensor(indices, dtype=torch.int64, device="cpu"))
         return self[keep]
-
-    def _label_indices(self, label: int | str) -> list[int]:
-        if not isinstance(label, str):
-            return [label]
-        names = self.id2label or {}
-        indices = [index for index, name in names.items() if name == label]
-        if not indices:
-            raise ValueError(f"unknown label {label!r}: the classes are {sorted(set(names.values()))}")
-        return indices
 
     def summary(self) -> list[dict[str, Any]]:
         """

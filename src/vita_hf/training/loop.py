@@ -13,7 +13,6 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
 
 from ..data.clips.collate import collate_clips
 from ..data.clips.schedule import StepBatchSampler
@@ -23,6 +22,7 @@ from ..evaluation.splits import Split
 from ..image_processing_vita import VitaVideoProcessor
 from ..loss_vita import count_loss_normalizers, reduce_loss_normalizers
 from ..modeling_vita import VitaForVideoInstanceSegmentation
+from ..progress import progress_bar
 from ..recipes import TrainingSettings
 from .checkpoints import Checkpoints
 from .loader import load_batches
@@ -115,13 +115,12 @@ class Trainer:
         samples = self._samples()
         self.model.train()
         self._clock = time.monotonic()
-        progress = tqdm(
+        progress = progress_bar(
+            description="training",
             total=settings.steps,
             initial=self.step,
-            desc="training",
             unit="step",
-            disable=not self.accelerator.is_main_process,
-            dynamic_ncols=True,
+            shown=self.accelerator.is_main_process,
         )
         with progress, contextlib.closing(self._load(samples)) as batches, stop_on_signals() as stop:
             self._evaluate_if_due(stop)  # a kill may have cut the last evaluation short

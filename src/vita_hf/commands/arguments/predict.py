@@ -18,7 +18,7 @@ For each video a folder OUTPUT/NAME appears as soon as it is complete:
 _EXAMPLES = """examples:
   vita-hf predict clip.mp4 --model vita-r50-ytvis2019
   vita-hf predict frames/ other.mov https://host/clip.mp4 --model vita-r50-ytvis2019 -o tracks
-  vita-hf predict talk.mp4 --fps 5 --max-frames 500 --threshold 0.5
+  vita-hf predict talk.mp4 --fps 5 --max-frames 500 --threshold 0.5 --classes person "teddy bear"
   vita-hf predict long.mp4 --dtype bfloat16 --mask-features disk
 
 A folder with images is one video. A folder without images stands for all videos and folders of images in it. Under
@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("tracks").add_argument
     add("--threshold", type=float, default=SegmentationOptions.threshold, help="lowest score (default: %(default)s)")
     add("--top-k", type=int, metavar="K", help="the maximum number of tracks of a video (default: all)")
+    add("--classes", nargs="+", metavar="CLASS", help="report only tracks of these classes, for example person dog")
     several_labels = "allow several labels per track: the rule for metrics, together with --threshold 0 --top-k 10"
     add("--several-labels", dest="one_label_per_query", action="store_false", help=several_labels)
 
