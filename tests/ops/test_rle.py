@@ -47,22 +47,26 @@ def test_decoding_equals_pycocotools(kernels):
                 assert (flat.reshape((height, width), order="F") == mask).all()
 
 
+def compress_slowly(runs: list[int]) -> str:
+    """Compressed counts by arithmetic on Python's integers."""
+    text = ""
+    for index, run in enumerate(runs):
+        number, more = run - (runs[index - 2] if index > 2 else 0), True
+        while more:
+            digit, number = number & 31, number >> 5
+            more = number != (-1 if digit & 16 else 0)
+            text += chr(48 + digit + 32 * more)
+    return text
+
+
 def test_numbers_of_any_number_of_digits(kernels):
-    """Runs of 1 to 6 digits, compressed by arithmetic on Python's integers."""
     rng = np.random.default_rng(2)
-    for size in (1, 2, 3, 40, 401):
-        runs = [int(rng.integers(0, 2 ** rng.integers(1, 22))) for _ in range(size)]
-        numbers = [run - (runs[index - 2] if index > 2 else 0) for index, run in enumerate(runs)]
-        text = ""
-        for number in numbers:
-            more = True
-            while more:
-                digit, number = number & 31, number >> 5
-                more = number != (-1 if digit & 16 else 0)
-                text += chr(48 + digit + 32 * more)
-        assert rle.compress(runs, sum(runs)) == text
+    lists = [[int(rng.integers(0, 2 ** rng.integers(1, 22))) for _ in range(size)] for size in (1, 2, 3, 40, 401)]
+    for runs in [*lists, [rle.MAX_PIXELS], [0, 0, rle.MAX_PIXELS], [0, rle.MAX_PIXELS, 0, 0]]:
+        text = rle.compress(runs, sum(runs))
+        assert text == compress_slowly(runs)
         pairs, starts, areas = rle.decode([text], sum(runs))
-        assert pairs.reshape(-1).tolist() == runs + [0] * (pairs.size - size)
+        assert pairs.reshape(-1).tolist() == runs + [0] * (pairs.size - len(runs))
         assert starts.tolist() == [0, len(pairs)] and areas.tolist() == [sum(runs[1::2])]
 
 
@@ -291,3 +295,11 @@ def test_without_a_compiler_numpy_takes_over_without_a_warning(tmp_path, compile
     result = run_python(DECODE, VITA_HF_KERNELS="auto", VITA_HF_KERNELS_CACHE=str(tmp_path), CXX=compiler)
     assert (result.returncode, result.stdout) == (0, "[5]\n"), result.stderr
     assert "slower implementations" not in result.stderr
+
+
+def test_frames_that_overflow_the_encoder_of_pycocotools():
+    # Its buffer of 24 bytes for four runs does not hold four runs of 6 characters and a zero byte.
+    runs = [2**24, 2**24 + 1, 2**24, 0]
+    assert rle.compress(runs, sum(runs)) == compress_slowly(runs)
+    with pytest.raises(ValueError, match=r"frames with polygons may have 33554431 pixels, got 1×50331649: use RLE"):
+        rle.encode_polygons([[0, 0, 1, 0, 1, 1]], height=1, width=sum(runs))

@@ -18,8 +18,11 @@ from pycocotools import mask as mask_api
 from . import rle_numpy
 from .loader import is_available
 
-MAX_PIXELS = 1 << 29  # of a frame
-MAX_OUTLINE = 1 << 24  # of a polygon in pixels; pycocotools crashes on outlines that it cannot store
+MAX_PIXELS = (1 << 29) - 1  # of a frame: a run has at most six digits of 5 bits, with a sign
+# Of polygons: pycocotools crashes on outlines that it cannot store, and on larger frames, enough for 8K, its encoder
+# overflows a buffer that has 6 characters per run.
+MAX_OUTLINE = 1 << 24
+MAX_POLYGON_FRAME = (1 << 25) - 1
 
 # Text decoded at a time: larger batches lose more to cache misses than they win by fewer calls.
 BATCH_CHARACTERS = 200_000
@@ -74,7 +77,7 @@ def compress(run_lengths: list[int], pixels: int) -> str:
     is_valid = {*map(type, run_lengths)} == {int} and min(run_lengths) >= 0 and sum(run_lengths) == pixels
     if not is_valid and (problem := explain_corruption(run_lengths, pixels)):
         raise ValueError(problem)
-    return mask_api.frPyObjects({"size": [pixels, 1], "counts": run_lengths}, pixels, 1)["counts"].decode("ascii")
+    return rle_numpy.compress(run_lengths)
 
 
 def encode_masks(masks: torch.Tensor) -> list[dict[str, Any]]:
@@ -116,7 +119,8 @@ def encode_polygons(polygons: Sequence[Sequence[float]], height: int, width: int
         The compressed counts of their union.
 
     Raises:
-        ValueError: if there is no polygon, or one is malformed or far too large for the frame.
+        ValueError: if there is no polygon, if one is malformed or far too large for the frame, or if the frame has more
+            than 2^25 − 1 pixels.
 
     Example:
     ```python
@@ -131,6 +135,8 @@ def encode_polygons(polygons: Sequence[Sequence[float]], height: int, width: int
     """
     if not len(polygons):
         raise ValueError("expected at least one polygon")
+    if height * width > MAX_POLYGON_FRAME:
+        raise ValueError(f"frames with polygons may have {MAX_POLYGON_FRAME} pixels, got {height}×{width}: use RLE")
     points = []
     for index, polygon in enumerate(polygons):
         try:
@@ -209,7 +215,7 @@ def decode(masks: Sequence[str | list[int]], pixels: int) -> tuple[np.ndarray, n
 
     Args:
         masks: K times compressed counts or run lengths, as [`read_segmentation`] returns them.
-        pixels: height·width of every mask, at most 2^29.
+        pixels: height·width of every mask, less than 2^29.
 
     Returns:
         pairs: `(P, 2)` int32: the length of a run of background and of the object run after it (0 if there is none).
@@ -263,7 +269,7 @@ def decode_tracks(tracks: Sequence[list[str | list[int]]], pixels: int) -> Itera
 
     Args:
         tracks: The masks of each track's T frames, as [`read_segmentation`] returns them.
-        pixels: height·width of every mask, at most 2^29.
+        pixels: height·width of every mask, less than 2^29.
 
     Yields:
         The tracks in their order, one or more at a time. A track that cannot be decoded yields an error that names its

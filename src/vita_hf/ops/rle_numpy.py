@@ -45,6 +45,19 @@ def decode(text: np.ndarray, ends: np.ndarray, pixels: int) -> Decoded:
     return pairs, starts, check_pairs(pairs, starts, pixels)
 
 
+def compress(run_lengths: Sequence[int]) -> str:
+    """Write the run lengths of one mask, less than 2^29 together, as compressed counts; the inverse of [`decode`]."""
+    runs = np.array(run_lengths, dtype=np.int32)
+    numbers = runs.copy()
+    numbers[3:] -= runs[1:-2]
+    rest = numbers[:, None] >> np.arange(0, 5 * MAX_DIGITS + 1, 5, dtype=np.int32)  # what is left after each digit
+    digits = rest[:, :-1] & 31
+    continues = rest[:, 1:] != -(digits >> 4)
+    is_written = np.ones_like(continues)
+    is_written[:, 1:] = np.logical_and.accumulate(continues[:, :-1], axis=1)
+    return (digits + 48 + 32 * continues)[is_written].astype(np.uint8).tobytes().decode("ascii")
+
+
 def check_pairs(pairs: np.ndarray, starts: np.ndarray, pixels: int) -> np.ndarray:
     """
     Check the run lengths of K masks.
