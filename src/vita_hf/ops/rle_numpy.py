@@ -21,7 +21,7 @@ def decode(text: np.ndarray, ends: np.ndarray, pixels: int) -> Decoded:
     Args:
         text: uint8 (characters,): the counts of K masks, one after the other.
         ends: int64 (K,): the position after each mask's last character.
-        pixels: height·width of every mask, at most 2^29.
+        pixels: height·width of every mask, less than 2^29.
 
     Returns:
         As in [`vita_hf.ops.rle.decode`].
@@ -65,7 +65,7 @@ def check_pairs(pairs: np.ndarray, starts: np.ndarray, pixels: int) -> np.ndarra
     Args:
         pairs: int32 or int64 (P, 2): (background, object) pairs.
         starts: int64 (K + 1,): the masks' first rows, and P.
-        pixels: height·width of every mask, at most 2^29.
+        pixels: height·width of every mask, less than 2^29.
 
     Returns:
         int64 (K,): the pixels of each object.
