@@ -1,14 +1,18 @@
 """`vita-hf web` without gradio: the code behind the page, and the error if gradio is missing."""
 
 import sys
+import threading
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from vita_hf.commands import main, web
+from vita_hf.commands.web_session import Session, find_playback_problem
+from vita_hf.inference.options import LOWEST_SCORE
 from vita_hf.tracks.instances import VideoInstances
 from vita_hf.video.reader import VideoReader
 
@@ -34,28 +38,116 @@ def video(tmp_path):
     return a_result(6)[[]].render(frames, tmp_path / "my clip.mp4", fps=12)
 
 
-def test_segment_writes_what_the_page_shows(video, tmp_path):
-    calls = []
+class Segmenter:
+    """Stands for the pipeline: reads every frame of the video, and counts its calls."""
 
-    def segmenter(video, **options):
-        calls.append((video, options))
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, video, **options):
+        self.calls.append(options)
+        assert len(list(video.frames())) == 6
         return a_result(3, frame_indices=[0, 2, 4], fps=12.0)
 
-    (tmp_path / "out").mkdir()
-    rows, overlay, sheet, json = web.segment(segmenter, video, tmp_path / "out", threshold=0.4, stride=2)
-    assert calls == [(video, {"threshold": 0.4, "stride": 2, "progress": True})]
-    assert rows == [[0, "cat", 0.875, 0, 4, 3], [1, "dog", 0.5, 2, 4, 2]]
-    assert len(rows[0]) == len(web._COLUMNS)
-    reader = VideoReader(overlay)
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "sessions").mkdir()
+    return tmp_path / "sessions"
+
+
+def test_a_video_is_segmented_once_for_all_thresholds_and_classes(video, folder):
+    segmenter, session = Segmenter(), Session(folder)
+    view = session.segment(segmenter, str(video), 0.3, stride=2)
+    assert segmenter.calls == [{"threshold": LOWEST_SCORE, "stride": 2, "progress": True}]
+    assert VideoInstances.from_json(view.files[2]).summary() == a_result(3, frame_indices=[0, 2, 4]).summary()
+    reader = VideoReader(view.overlay)
     assert (reader.count_frames(), reader.fps) == (3, 6)
-    assert VideoInstances.from_json(json).summary() == a_result(3, frame_indices=[0, 2, 4]).summary()
-    with Image.open(sheet) as image:
+    assert next(reader.frames()).shape == (7 * 48, 7 * 64, 3)  # labels of small videos can be read
+    with Image.open(view.contact_sheet) as image:
         assert image.width == 1280
-    names = ["my clip-contact-sheet.png", "my clip-overlay.mp4", "my clip.json"]
-    assert sorted(path.name for path in Path(json).parent.iterdir()) == names
-    # A second run on a video of the same name has a folder of its own.
-    *_, again = web.segment(segmenter, video, tmp_path / "out")
-    assert Path(again).parent != Path(json).parent
+    assert session.labels == ["cat", "dog"]
+
+    for threshold, labels, tracks in ((0.6, [], [0]), (0.3, ["dog"], [1]), (0.9, [], [])):
+        again = session.draw(threshold, labels)
+        assert VideoInstances.from_json(again.files[2]).track_ids.tolist() == tracks
+        assert session.list_tracks(threshold, labels).count("<tr>") == (2 if tracks else 0)
+        assert again.overlay != view.overlay  # or a browser would show the old one
+    assert len(segmenter.calls) == 1
+    files = sorted(path.name for path in session.folder.rglob("*") if path.is_file())
+    assert files == ["contact_sheet.png", "my clip.mp4", "overlay.mp4", "results.json"]  # of the last drawing only
+
+
+def test_the_video_of_a_session_outlives_the_upload(video, folder):
+    session = Session(folder)
+    session.segment(Segmenter(), str(video), 0.3)
+    video.unlink()
+    assert Path(session.draw(0.6).overlay).is_file()
+
+
+def test_a_stopped_session_keeps_nothing_and_can_go_on(video, folder):
+    session = Session(folder)
+
+    def stopping(source, **options):
+        frames = source.frames()
+        next(frames)
+        session.stop()
+        return list(frames)
+
+    with pytest.raises(InterruptedError):
+        session.segment(stopping, str(video), 0.3)
+    assert session.labels == [] and session.list_tracks(0.3) == ""
+    with pytest.raises(ValueError, match="segment a video first"):
+        session.draw(0.3)
+    assert Path(session.segment(Segmenter(), str(video), 0.3).overlay).is_file()
+
+
+def test_closing_a_session_ends_what_runs_and_removes_its_files(video, folder):
+    session, started, ended = Session(folder), threading.Event(), []
+
+    def endless(source, **options):
+        while True:
+            for _ in source.frames():
+                started.set()
+
+    def run():
+        try:
+            session.segment(endless, str(video), 0.3)
+        except InterruptedError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert started.wait(30)
+    session.close()
+    assert list(folder.iterdir()) == []
+    thread.join(30)
+    assert len(ended) == 1
+    with pytest.raises(InterruptedError, match="the session has ended"):
+        session.draw(0.3)
+
+
+def test_errors_do_not_show_paths(folder, tmp_path):
+    text = tmp_path / "text.mp4"
+    text.write_text("This is no video.")
+    with pytest.raises(ValueError, match="cannot be decoded") as error:
+        Session(folder).segment(Segmenter(), str(text), 0.3)
+    message = web.without_paths(str(error.value), folder)
+    assert message.startswith("text.mp4 cannot be decoded as a video") and str(tmp_path) not in message
+
+
+def test_what_browsers_may_not_play_is_said(video, tmp_path):
+    assert find_playback_problem(str(video)) is None
+    frames = np.zeros((3, 48, 64, 3), dtype=np.uint8)
+    with av.open(str(tmp_path / "other.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    assert "Browsers may not play this video (MPEG4)" in str(find_playback_problem(str(tmp_path / "other.mp4")))
+    (tmp_path / "text.mp4").write_text("This is no video.")
+    assert find_playback_problem(str(tmp_path / "text.mp4")) == "This file is damaged, or no video."
 
 
 def test_without_gradio(tiny_model, monkeypatch, capsys):
@@ -73,8 +165,10 @@ def test_device_and_dtype_reach_the_model(tiny_model, monkeypatch):
         raise OSError("no port is free")
 
     monkeypatch.setattr(web, "build_page", build_page)
-    for arguments in ([], ["--device", "meta", "--dtype", "bfloat16"]):
+    monkeypatch.setattr(web, "SHIPPED_MODEL", tiny_model)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "")
+    for arguments in ([], ["--model", str(tiny_model), "--device", "meta", "--dtype", "bfloat16"]):
         with pytest.raises(SystemExit):
-            main.main(["web", "--model", str(tiny_model), *arguments])
+            main.main(["web", *arguments])
     assert models[0].dtype == torch.float32
     assert (models[1].device.type, models[1].dtype) == ("meta", torch.bfloat16)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vita_hf.tracks.contact_sheet import _clock, plot
+from vita_hf.tracks.contact_sheet import plot
 from vita_hf.tracks.instances import VideoInstances
 from vita_hf.tracks.palette import track_color
 
@@ -120,14 +120,6 @@ def test_long_names_leave_room_for_the_bars():
     result.id2label = {0: "a very long name of a class " * 20}
     sheet = plot(result, gray_video(4), width=640)
     assert len(bar_columns(sheet.crop((0, sheet.height - 60, 640, sheet.height)), 0, 40)) > 640 / 3
-
-
-@pytest.mark.parametrize(
-    "seconds, digits, text",
-    [(0, 2, "0:00.00"), (65.5, 2, "1:05.50"), (59.999, 2, "1:00.00"), (3599.9, 0, "1:00:00"), (7325, 0, "2:02:05")],
-)
-def test_clock(seconds, digits, text):
-    assert _clock(seconds, digits) == text
 
 
 @pytest.mark.parametrize(

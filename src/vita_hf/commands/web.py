@@ -1,67 +1,125 @@
 """`vita-hf web`: segment videos on a web page."""
 
 import argparse
+import os
 import tempfile
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..inference.loading import load_model
-from ..inference.options import SegmentationOptions
+from ..data.synthetic import SyntheticVideo
+from ..inference.loading import SHIPPED_MODEL, load_model
+from ..inference.options import LOWEST_SCORE, SegmentationOptions
 from ..pipeline_vita import VideoInstanceSegmentationPipeline
-
-_COLUMNS = ("track", "label", "score", "first frame", "last frame", "frames seen")
+from ..video.writer import video_writer
+from .errors import EXPECTED_ERRORS, describe_error
+from .web_session import Session, View, find_playback_problem
 
 
 def run(args: argparse.Namespace) -> None:
     """Load the model and serve the page until interrupted."""
-    model, processor = load_model(args.model, dtype=args.dtype)
+    if args.model is None:
+        print("No --model given: using the shipped tiny model, which knows only the shapes of its synthetic videos.")
+    model, processor = load_model(args.model or SHIPPED_MODEL, dtype=args.dtype)
     segmenter = VideoInstanceSegmentationPipeline(model, processor, device=args.device)
     with tempfile.TemporaryDirectory(prefix="vita-hf-web-") as folder:
-        build_page(segmenter, Path(folder)).launch(server_name=args.host, server_port=args.port)
+        os.environ["GRADIO_TEMP_DIR"] = folder  # for uploads; gradio makes no copies of results that lie in it
+        page = build_page(segmenter, Path(folder))
+        page.launch(server_name=args.host, server_port=args.port, max_file_size=f"{args.max_upload}mb")
 
 
 def build_page(segmenter: VideoInstanceSegmentationPipeline, folder: Path) -> Any:
-    """Build the page, a `gradio.Blocks`. It writes results to a folder."""
+    """Build the page, a `gradio.Blocks`. All that it writes is in a folder."""
     try:
         import gradio
     except ImportError as error:
         raise ImportError("vita-hf web needs the gradio package: pip install gradio") from error
+    sessions: defaultdict[str, Session] = defaultdict(lambda: Session(folder))  # by tab
 
-    # gradio looks for a progress bar among the defaults.
-    def submit(video, threshold, stride, progress=gradio.Progress(track_tqdm=True)):  # noqa: B008
-        if video is None:
-            raise gradio.Error("Choose a video first.")
+    def answer(function: Callable[..., View], *args: Any, **kwargs: Any) -> Any:
         try:
-            rows, *files = segment(segmenter, video, folder, threshold=threshold, stride=int(stride))
-        except (OSError, ValueError) as error:
-            raise gradio.Error(str(error)) from error
-        return files[0], rows, files[1], files
+            return function(*args, **kwargs)
+        except InterruptedError:
+            gradio.Info("Stopped.")
+            return gradio.skip()
+        except EXPECTED_ERRORS as error:
+            raise gradio.Error(without_paths(describe_error(error), folder), print_exception=False) from error
 
-    # Every hour, gradio deletes uploads and copies of results that are a day old.
-    with gradio.Blocks(title="Video instance segmentation", delete_cache=(3600, 86400)) as page:
+    # gradio passes the request because of its annotation, and a progress bar because it is the default.
+    def segment(video, threshold, stride, request: gradio.Request, progress=gradio.Progress(track_tqdm=True)):  # noqa: B008
+        if video is None:
+            raise gradio.Error("Choose a video first.", print_exception=False)
+        session = sessions[request.session_hash]
+        view = answer(session.segment, segmenter, video, threshold, stride=int(stride))
+        if not isinstance(view, View):
+            return view
+        return (*view, session.list_tracks(threshold), gradio.Dropdown(session.labels, value=[]))
+
+    def draw(threshold, labels, request: gradio.Request, progress=gradio.Progress(track_tqdm=True)):  # noqa: B008
+        session = sessions[request.session_hash]
+        return answer(session.draw, threshold, labels) if session.labels else gradio.skip()
+
+    def show_upload(video):
+        problem = find_playback_problem(video) if video else None
+        shown = video if problem is None else None
+        return gradio.Video(shown, visible=shown is not None), problem
+
+    def list_tracks(threshold, labels, request: gradio.Request):
+        return sessions[request.session_hash].list_tracks(threshold, labels)
+
+    def stop(request: gradio.Request):
+        sessions[request.session_hash].stop()
+
+    def close(request: gradio.Request):
+        if request.session_hash in sessions:
+            sessions.pop(request.session_hash).close()
+
+    # Every ten minutes, gradio deletes uploads that are an hour old; sessions keep what they need.
+    with gradio.Blocks(title="Video instance segmentation", delete_cache=(600, 3600), analytics_enabled=False) as page:
         gradio.Markdown("# Video instance segmentation\nVITA segments and tracks every object through a video.")
         with gradio.Row():
             with gradio.Column():
-                video = gradio.Video(label="Video")
-                threshold = gradio.Slider(0, 1, SegmentationOptions.threshold, step=0.05, label="Minimum score")
+                # Not a `Video`: that calls what the browser cannot play an error.
+                video = gradio.File(label="Video", file_types=["video"], height=140)
+                preview, hint = gradio.Video(visible=False, interactive=False), gradio.Markdown()
+                gradio.Examples([_write_example(folder)], video, label="Example: shapes that the shipped model knows")
                 stride = gradio.Slider(1, 30, 1, step=1, label="Use every N-th frame")
-                button = gradio.Button("Segment", variant="primary")
-            overlay = gradio.Video(label="Tracks")
-        tracks = gradio.Dataframe(headers=list(_COLUMNS), label="Tracks", interactive=False)
-        sheet = gradio.Image(label="Contact sheet", interactive=False)
+                with gradio.Row():
+                    button = gradio.Button("Segment", variant="primary")
+                    stop_button = gradio.Button("Stop")
+            with gradio.Column():
+                # Neither labels nor buttons: they would hide labels of tracks.
+                overlay = gradio.Video(interactive=False, show_label=False, buttons=[], elem_id="overlay")
+                minimum = SegmentationOptions.threshold
+                threshold = gradio.Slider(LOWEST_SCORE, 1, minimum, step=0.05, label="Minimum score")
+                labels = gradio.Dropdown([], multiselect=True, label="Classes (all, if none is chosen)")
+                table = gradio.HTML(elem_id="tracks")
+        sheet = gradio.Image(interactive=False, show_label=False, buttons=[])
         files = gradio.Files(label="Download", interactive=False)
-        button.click(submit, [video, threshold, stride], [overlay, tracks, sheet, files], api_name="segment")
+
+        outputs, shown = [overlay, sheet, files], {"show_progress_on": overlay}
+        video.change(show_upload, video, [preview, hint], show_progress="hidden")
+        button.click(segment, [video, threshold, stride], [*outputs, table, labels], api_name="segment", **shown)
+        stop_button.click(stop, queue=False)
+        filters = {"triggers": [threshold.change, labels.input], "inputs": [threshold, labels]}
+        gradio.on(**filters, fn=list_tracks, outputs=table, show_progress="hidden", trigger_mode="always_last")
+        gradio.on(**filters, fn=draw, outputs=outputs, **shown, trigger_mode="always_last")
+        page.unload(close)
     return page
 
 
-def segment(
-    segmenter: VideoInstanceSegmentationPipeline, video: str | Path, folder: Path, **options: Any
-) -> tuple[list[list[Any]], str, str, str]:
-    """Segment a video into a new subfolder; return rows of `_COLUMNS`, and the paths of overlay, sheet and json."""
-    tracks: Any = segmenter(video, progress=True, **options)
-    stem = str(Path(tempfile.mkdtemp(dir=folder), Path(video).stem))
-    overlay, sheet, json = stem + "-overlay.mp4", stem + "-contact-sheet.png", stem + ".json"
-    tracks.render(video, overlay, contact_sheet=sheet, progress=True)
-    tracks.to_json(json)
-    rows = [[round(v, 3) if isinstance(v, float) else v for v in track.values()] for track in tracks.summary()]
-    return rows, overlay, sheet, json
+def without_paths(message: str, folder: Path) -> str:
+    """Replace the paths of files in a folder by their names."""
+    names = {str(file): file.name for file in folder.rglob("*") if file.is_file()}
+    for path in sorted(names, key=len, reverse=True):
+        message = message.replace(path, names[path])
+    return message
+
+
+def _write_example(folder: Path) -> str:
+    path = folder / "shapes.mp4"
+    with video_writer(path, fps=10) as write:
+        for time, (image, _) in enumerate(SyntheticVideo(2, 0, length=40)):
+            write(image, time)
+    return str(path)

@@ -7,6 +7,9 @@ from typing import Literal, get_args
 MaskFeatures = Literal["auto", "exact", "device", "host", "disk", "recompute"]
 Decoder = Literal["pyav", "torchcodec"]
 
+LOWEST_SCORE = 0.05
+"""Tracks with at least this score are kept beside the result, so that another threshold needs no new segmentation."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationOptions:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from ..files import atomic_path
 from ..video.sources import open_video
 from .base import Tracks
+from .clock import format_clock
 from .painter import Painter, load_font
 from .palette import track_color
 from .result_frames import read_result_frames
@@ -120,7 +121,7 @@ class ContactSheet:
         self.picture.paste(Image.fromarray(self._painter.draw(image, frame, self._size)), (x, y))
         caption, times = f"frame {self.result.frame_numbers[frame]}", self.result.timestamps
         if times:
-            caption = f"{_clock(times[frame], 2)} · {caption}"
+            caption = f"{format_clock(times[frame], 2)} · {caption}"
         pen, font = ImageDraw.Draw(self.picture), load_font(_FONT_SIZE)
         pen.text((x, y + self._size[0] + _ROW // 2), caption, _INK, font, anchor="lm")
 
@@ -134,14 +135,6 @@ class ContactSheet:
 def _evenly_spaced(length: int, count: int) -> list[int]:
     """Choose at most `count` integers from 0 to `length` - 1."""
     return np.unique(np.linspace(0, length - 1, count).round().astype(int)).tolist()
-
-
-def _clock(seconds: float, digits: int) -> str:
-    """Format a time as minutes and seconds, with hours if there are any: 1:05.50."""
-    ticks = round(seconds * 10**digits)
-    minutes, ticks = divmod(ticks, 60 * 10**digits)
-    rest = f"{ticks / 10**digits:0{3 + digits if digits else 2}.{digits}f}"
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest}" if minutes >= 60 else f"{minutes}:{rest}"
 
 
 @dataclass
@@ -194,7 +187,7 @@ def _draw_ticks(result: Tracks, axis: _Axis, top: int, pen: ImageDraw.ImageDraw,
     end = -1.0
     for frame in _evenly_spaced(result.num_frames, 5):
         x = axis.center(frame)
-        text = _clock(times[frame], 1 if times[-1] < 60 else 0) if times else str(numbers[frame])
+        text = format_clock(times[frame], 1 if times[-1] < 60 else 0) if times else str(numbers[frame])
         half = pen.textlength(text, font) / 2
         pen.line((x, top, x, top + 4), _INK)
         if x - half > end:

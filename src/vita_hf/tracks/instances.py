@@ -15,6 +15,7 @@ from .base import Tracks
 from .contact_sheet import plot
 from .drawing import render
 from .labels import label_indices
+from .table import html_table
 
 if TYPE_CHECKING:
     import supervision
@@ -75,6 +76,7 @@ class VideoInstances(Tracks):
 
     render = render
     plot = plot
+    _repr_html_ = html_table  # what a notebook shows
 
     def filter(
         self, min_score: float | None = None, labels: int | str | Sequence[int | str] | None = None
