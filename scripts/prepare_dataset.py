@@ -17,6 +17,7 @@ from vita_hf.data.checking import check_annotations
 from vita_hf.data.datasets import read_coco, read_ytvis
 from vita_hf.data.layout import find_split
 from vita_hf.data.parquet import write_parquet
+from vita_hf.files import check_writable
 from vita_hf.hub import create_repository, hub_errors
 
 EXAMPLE = """examples:
@@ -87,6 +88,7 @@ def prepare(args: argparse.Namespace) -> int:
         annotations, images = find_split(args.dataset, args.root, args.split)
     if args.check:
         return check(annotations, images, form, args.dataset, args.follow_links)
+    check_writable(args.output)
     reading = {"skip_broken": args.skip_broken, "follow_links": args.follow_links}
     if form == "coco":
         target = args.target or args.dataset  # your own annotations keep their classes

@@ -12,8 +12,11 @@ from vita_hf.files import (
     UNFINISHED,
     RunRecord,
     atomic_directory,
+    check_space,
+    check_writable,
     hash_content,
     output_name,
+    path_below,
     remove_folder,
     remove_leftovers,
     replace_files,
@@ -209,6 +212,42 @@ def test_a_removed_folder_is_gone_at_once(tmp_path, monkeypatch):
 
 def interrupt_with(_):
     raise KeyboardInterrupt
+
+
+def test_folders_that_cannot_be_written_to(tmp_path):
+    check_writable(tmp_path / "a" / "b")
+    check_space(tmp_path / "a", 10, "none")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises(NotADirectoryError, match=r"^cannot write to the folder .*: Not a directory$"):
+            check_writable(folder)
+    with pytest.raises(OSError, match="File name too long"):
+        check_writable(tmp_path / ("n" * 300))
+    with pytest.raises(
+        OSError, match=r"^not enough space in .*/a: \d+ MiB are free, about 1\d+ MiB are needed; buy a disk$"
+    ):
+        check_space(tmp_path / "a", 2**80, "buy a disk")
+
+
+def test_names_from_elsewhere_stay_below_their_folder(tmp_path):
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("images")
+    for name in ("a/b.jpg", "a/../b.jpg", "./b.jpg", "...jpg", "a\\..\\b"):
+        for folder in ("images", "link"):
+            assert path_below(tmp_path / folder, name) == f"{tmp_path}/{folder}/{name}"
+    (tmp_path / "images" / "b").symlink_to("a")
+    (tmp_path / "images" / "out").symlink_to(tmp_path)
+    (tmp_path / "images" / "dangling").symlink_to("/nowhere")
+    assert path_below(tmp_path / "images", "b/c.jpg").endswith("images/b/c.jpg")
+    for name in ("../x", "a/../../x", "..", "/etc/passwd", f"{tmp_path}/images/a", "a\0b", "b/../../../x"):
+        for follow_links in (False, True):
+            with pytest.raises(ValueError, match="expected a name relative to the folder of images, and below it, got"):
+                path_below(tmp_path / "images", name, follow_links)
+    for name in ("out", "out/x", "dangling", "out/images/a/x/../../../x"):
+        with pytest.raises(ValueError, match=r"symbolic link that leads out of .*images; --follow-links accepts it"):
+            path_below(tmp_path / "images", name)
+        assert path_below(tmp_path / "images", name, follow_links=True) == f"{tmp_path}/images/{name}"
 
 
 def test_a_record_that_is_none(tmp_path):

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
+import tempfile
 import time
 import unicodedata
 import uuid
@@ -216,6 +218,38 @@ def _locked(folder: Path) -> Generator[None]:
         os.close(descriptor)
 
 
+def check_writable(folder: str | os.PathLike) -> None:
+    """
+    Fail now, not after hours of work, if files cannot be written to a folder, which need not exist.
+
+    Raises:
+        OSError: if the folder, or the nearest one that exists above it, is none or cannot be written to.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=_nearest_existing(folder)):
+            pass
+    except OSError as error:
+        raise type(error)(f"cannot write to the folder {folder}: {error.strerror}") from error
+
+
+def check_space(folder: str | os.PathLike, size: int, remedy: str) -> None:
+    """
+    Fail now if a folder, which need not exist, has less space than some bytes that are going to be written.
+
+    Raises:
+        OSError: if it has; the message names the remedy.
+    """
+    free = shutil.disk_usage(_nearest_existing(folder)).free
+    if free < size:
+        needed = f"about {math.ceil(size / 2**20)} MiB are needed"
+        raise OSError(f"not enough space in {folder}: {free // 2**20} MiB are free, {needed}; {remedy}")
+
+
+def _nearest_existing(folder: str | os.PathLike) -> Path:
+    place = Path(os.path.abspath(folder))
+    return next(path for path in (place, *place.parents) if path.exists())
+
+
 def remove_leftovers(folder: str | os.PathLike, seconds: float = 3600) -> None:
     """
     Remove temporary files and folders that killed processes left in a folder.
@@ -347,6 +381,8 @@ __all__ = [
     "RunRecord",
     "atomic_directory",
     "atomic_path",
+    "check_space",
+    "check_writable",
     "flatten",
     "hash_content",
     "output_name",

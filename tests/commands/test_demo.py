@@ -94,6 +94,12 @@ def test_demo(tmp_path, capsys):
         outside.append(np.median(changed[~mask]))
     assert np.mean(inside) > 4 * np.mean(outside)
 
+    (folder / "notes.txt").write_text("mine")
+    (folder / "results.json").rename(folder / ".unfinished")  # as if an earlier --overwrite had been killed
+    main(["demo", "--output", str(folder), "--length", "3", "--overwrite"])
+    capsys.readouterr()
+    assert (folder / "notes.txt").read_text() == "mine" and not (folder / ".unfinished").exists()
+    assert VideoInstances.from_json(folder / "results.json").num_frames == 3
     with pytest.raises(SystemExit, match="1"):
         main(["demo", "--output", str(folder)])
     assert "exists: choose another --output, or --overwrite an earlier demo" in capsys.readouterr().err

@@ -324,7 +324,6 @@ def test_if_drawing_fails_the_tracks_are_kept(predict, monkeypatch):
     assert code == 1 and names("out/clip") == [".unfinished", "results.json"]
     assert "clip.mp4: the tracks are in out/clip/results.json, but drawing them failed: [Errno 28] No space" in errors
     assert VideoInstances.from_json("out/clip/results.json").num_frames == 5
-    monkeypatch.undo()
 
 
 @pytest.fixture
@@ -506,7 +505,27 @@ def test_a_missing_codec_package(predict, monkeypatch):
     code, _, errors = predict("clip.mp4")
     assert code == 1
     assert "error: video files need the av package: pip install av" in errors
+    with monkeypatch.context() as patched:
+        patched.setattr("vita_hf.commands.predict.load_model", None)  # not reached
+        assert "Overlays need it, too: --json-only leaves them out." in predict("frames")[2]
     assert predict("frames", "--json-only")[0] == 0
+
+
+@pytest.mark.parametrize("output", ["notes.txt", "notes.txt/deep", "n" * 300])
+def test_outputs_that_cannot_be_written_fail_before_the_model_is_loaded(predict, monkeypatch, output):
+    Path("notes.txt").write_text("mine")
+    monkeypatch.setattr("vita_hf.commands.predict.load_model", None)
+    code, _, errors = predict("clip.mp4", "-o", output)
+    assert code == 1 and re.match(r"error: (cannot write to the folder notes|.*File name too long)", errors), errors
+    assert Path("notes.txt").read_text() == "mine"
+
+
+def test_a_disk_without_space_fails_before_segmenting(predict, monkeypatch):
+    monkeypatch.setattr("vita_hf.commands.predict.segment_video", None)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10_000, 9_000, 1_000))
+    code, _, errors = predict("clip.mp4")
+    message = "not enough space in out: 0 MiB are free, about 1 MiB are needed; choose another --output, or pass --json"
+    assert code == 1 and f"error: {message}" in errors and not Path("out").exists()
 
 
 # ------------------------------------------------------------ models that are broken

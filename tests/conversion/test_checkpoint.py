@@ -46,7 +46,7 @@ def test_directory_is_not_overwritten_unasked(tmp_path):
             convert_checkpoint(**SWIN, output_dir=output, overwrite=overwrite)
     (output / "config.json").write_text("{}")
     convert_checkpoint(**SWIN, output_dir=output, overwrite=True)
-    assert not (output / "notes.txt").exists()
+    assert (output / "notes.txt").read_text() == "mine"  # only the model's own files are replaced
     assert (output / "model.safetensors").exists()
 
 

@@ -105,6 +105,25 @@ def test_several_workers_write_the_same(tmp_path):
         assert (one.parent / frame).read_bytes() == (two.parent / frame).read_bytes()
 
 
+def test_stopped_and_started_again(tmp_path, monkeypatch):
+    """The same call goes on; images of something else, or of other arguments, are not touched."""
+    arguments = {"seed": 3, "videos": 2, "size": (32, 64), "length": 2}
+    write_synthetic_dataset(tmp_path / "whole", **arguments)
+    with monkeypatch.context() as patched:
+        patched.setattr("vita_hf.data.synthetic.annotation_file_content", None)
+        with pytest.raises(TypeError):
+            write_synthetic_dataset(tmp_path / "parts", **arguments)
+    with pytest.raises(FileExistsError, match=r"parts holds results of another run \(seed differ\)"):
+        write_synthetic_dataset(tmp_path / "parts", **{**arguments, "seed": 4})
+    write_synthetic_dataset(tmp_path / "parts", **arguments)
+    whole, parts = ({p.relative_to(d): p.read_bytes() for p in d.rglob("*.*")} for d in tmp_path.iterdir())
+    assert whole == parts
+
+    (tmp_path / "mine/JPEGImages").mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="JPEGImages was not written by an earlier run: choose another output"):
+        write_synthetic_dataset(tmp_path / "mine", **arguments)
+
+
 def test_errors(tmp_path):
     with pytest.raises(ValueError, match=r"size: expected .* at least 32 pixels, got 16×128"):
         SyntheticVideo(0, 0, (16, 128))

@@ -352,6 +352,46 @@ def test_overwrite_removes_nothing_before_the_inputs_are_known_to_be_good(data, 
         assert sorted(path for path in tmp_path.rglob("*")) == before
 
 
+def test_overwrite_and_the_finished_model_replace_only_own_files(data, tmp_path):
+    run_training(arguments(data, tmp_path, "training.steps=1"))
+    for name in ("notes.txt", "checkpoints/notes.txt", "evaluation/notes.txt", "trackers/other/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_text("mine")
+    reset_accelerate()
+    changes = ("training.steps=1", "training.seed=5")
+    run_training(arguments(data, tmp_path, *changes, options=("--overwrite",)))
+    assert len(list(tmp_path.rglob("notes.txt"))) == 4 and len(read_log(tmp_path)) == 1
+    (tmp_path / "run.json").unlink()
+    reset_accelerate()
+    for options in ((), ("--overwrite",)):
+        with pytest.raises(FileExistsError, match=r"checkpoints was not written by an earlier run: choose another"):
+            run_training(arguments(data, tmp_path, *changes, options=options))
+
+
+def test_stopped_while_the_finished_model_is_saved(data, tmp_path, monkeypatch):
+    """There is no `config.json` before all of it is there; the same command saves it again."""
+    args = arguments(data, tmp_path, "training.steps=1")
+    replace = Path.replace
+
+    def stop_after_the_weights(path, target):
+        replace(path, target)
+        if path.name == "model.safetensors":
+            raise KeyboardInterrupt
+
+    for _ in range(2):  # the second time, there is an older model
+        monkeypatch.setattr(Path, "replace", stop_after_the_weights)
+        with pytest.raises(KeyboardInterrupt):
+            run_training(args)
+        assert not (tmp_path / "config.json").exists() and (tmp_path / ".unfinished").exists()
+        monkeypatch.undo()
+        monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+        reset_accelerate()
+        run_training(args)
+        assert (tmp_path / "config.json").exists() and not (tmp_path / ".unfinished").exists()
+        reset_accelerate()
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
 def test_training_normalizes_frames_only_if_the_processor_does(data, tmp_path):
     plain = ("processor.image_mean=[0, 0, 0]", "processor.image_std=[1, 1, 1]")
     losses = []

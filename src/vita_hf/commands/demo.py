@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.synthetic import SyntheticVideo, annotate, annotation_file_content
-from ..files import atomic_directory, write_atomically
+from ..files import UNFINISHED, check_writable, replace_files, write_atomically
 from ..inference.loading import SHIPPED_MODEL, load_model
 from ..inference.offline import segment_video
 from ..inference.options import SegmentationOptions
@@ -27,10 +27,12 @@ FILES = ("video.mp4", "truth.json", "overlay.mp4", "contact_sheet.png", "results
 def run(args: argparse.Namespace) -> None:
     """Write the directory, and print the tracks and their scores."""
     output = args.output.resolve()
-    if output.exists() and not (args.overwrite and all((output / name).is_file() for name in FILES)):
+    is_demo = (output / UNFINISHED).exists() or all((output / name).is_file() for name in FILES)
+    if output.exists() and not (args.overwrite and is_demo):
         raise FileExistsError(f"{output} exists: choose another --output, or --overwrite an earlier demo")
+    check_writable(output)
     model, processor = load_model(SHIPPED_MODEL)
-    with atomic_directory(output) as folder:
+    with replace_files(output, last=FILES[-1]) as folder:
         truth = write_video(SyntheticVideo(args.seed, 0, length=args.length), folder)
         all_tracks = segment_video(model, processor, folder / "video.mp4", SegmentationOptions(threshold=0.0))
         tracks = all_tracks.filter(min_score=SegmentationOptions.threshold)

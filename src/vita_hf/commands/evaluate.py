@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from ..data.annotations import read_annotations
 from ..evaluation.run import segment_split
 from ..evaluation.splits import check_split, read_split
-from ..files import atomic_path, hash_content, write_atomically
+from ..files import atomic_path, check_writable, hash_content, write_atomically
 from ..inference.loading import describe_model, load_model
 from ..scoring import VisEvaluator
 from ..scoring.coco import NUMBERS, score_images
@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> None:
     if None in (args.model, args.images, args.output):
         raise ValueError("expected --model, --images and --output, or --results")
 
+    check_writable(args.output)
     accelerator = Accelerator(cpu=args.cpu)
     split = read_split(args.annotations, args.images, args.follow_links)
     model, processor = load_model(args.model, dtype=args.dtype)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-from ..files import UNFINISHED, RunRecord, hash_content, output_name, replace_files
+from ..files import UNFINISHED, RunRecord, check_space, check_writable, hash_content, output_name, replace_files
 from ..inference.loading import SHIPPED_MODEL, describe_model, load_model
 from ..inference.offline import segment_video
 from ..inference.options import SegmentationOptions
@@ -20,7 +20,7 @@ from ..tracks.labels import label_indices
 from ..video.download import download, is_url, shown
 from ..video.frame_source import FrameSource
 from ..video.images import list_frames
-from ..video.reader import VIDEO_SUFFIXES, VideoReader
+from ..video.reader import VIDEO_SUFFIXES, VideoReader, import_av
 from ..video.sources import open_video
 from .errors import EXPECTED_ERRORS, describe_error
 
@@ -30,8 +30,9 @@ RESULTS, PICTURES, RECORD = "results.json", ("overlay.mp4", "contact_sheet.png")
 def run(args: argparse.Namespace) -> int:
     """Segment this process's share of the videos. The exit code is 1 if any of them failed."""
     rank, num_processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    if args.output.exists() and not args.output.is_dir():
-        raise NotADirectoryError(f"the output directory {args.output} is a file")
+    check_writable(args.output)
+    if not args.json_only:
+        _check_drawing()
     names = [field.name for field in fields(SegmentationOptions) if field.name != "progress"]
     settings = {name: getattr(args, name) for name in names}
     options = SegmentationOptions(**settings, progress=rank == 0)
@@ -78,6 +79,10 @@ def segment(
     # Opened once: an address is downloaded only once.
     source = open_video(video, decoder=options.decoder or segmenter.video_processor.decoder)
     inputs = {**inputs, **describe_video(video, source)}
+    if not inputs["json_only"]:
+        # An overlay takes about as much space as its video; images take about ten times as much as a video of them.
+        size = inputs["bytes"] // (10 if inputs["files"] > 1 else 1)
+        check_space(output.parent, size, f"choose another --output, or pass --json-only ({shown(video)})")
     result = segment_video(segmenter.model, segmenter.video_processor, source, options)
     failure = None
     try:
@@ -102,6 +107,13 @@ def segment(
     print(f"{output.name}: {tracks} in {frames}, written to {output}")
     for track, label, score in zip(result.track_ids.tolist(), result.label_names, result.scores.tolist()):
         print(f"  #{track} {label} {score:.2f}")
+
+
+def _check_drawing() -> None:
+    try:
+        import_av()
+    except ImportError as error:
+        raise ImportError(f"{error} Overlays need it, too: --json-only leaves them out.") from error
 
 
 def find_videos(arguments: list[str]) -> dict[str, str]:

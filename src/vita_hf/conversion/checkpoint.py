@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..cards.model import model_card
 from ..configuration_vita import VitaConfig
-from ..files import atomic_directory
+from ..files import UNFINISHED, check_writable, replace_files
 from ..image_processing_vita import VitaVideoProcessor
 from ..modeling_vita import VitaForVideoInstanceSegmentation
 from ..recipes import config_from_recipe, list_recipes, load_recipe
@@ -60,24 +60,25 @@ def convert_checkpoint(
     Args:
         weights, config_file, recipe: As for [`load_original_checkpoint`].
         output_dir: The directory to write; must be empty or not exist.
-        overwrite: Replace an `output_dir` that holds a model, with everything in it.
+        overwrite: Replace the files of a model in `output_dir`. Files of other names stay.
 
     Returns:
         The absolute path of the directory.
 
     Raises:
-        FileExistsError: if `output_dir` is not empty and `overwrite` is False, or if it holds anything but a model.
+        FileExistsError: if `output_dir` is not empty and `overwrite` is False, or if it holds no model.
         FileNotFoundError, ValueError: as for [`load_original_checkpoint`].
     """
     output_dir = Path(output_dir).resolve()
     if output_dir.exists() and not (output_dir.is_dir() and not any(output_dir.iterdir())):
         if not overwrite:
             raise FileExistsError(f"output directory is not empty: {output_dir}")
-        if not (output_dir / "config.json").is_file():
+        if not any((output_dir / name).is_file() for name in ("config.json", UNFINISHED)):
             raise FileExistsError(f"not overwritten, because it holds no model (no config.json): {output_dir}")
+    check_writable(output_dir)
     config, processor, dataset, recipe = _network(config_file, recipe)
     model = _load(weights, config)
-    with atomic_directory(output_dir) as folder:
+    with replace_files(output_dir, last="config.json") as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
         (folder / "README.md").write_text(model_card(config, dataset, recipe), encoding="utf-8")

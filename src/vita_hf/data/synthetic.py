@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from pycocotools import mask as mask_api
 
-from ..files import write_atomically
+from ..files import RunRecord, write_atomically
 from ..ops.rle import encode_masks
 from ..progress import progress_bar
 from .categories import CATEGORIES
@@ -292,7 +292,7 @@ def write_synthetic_dataset(
 
     Raises:
         ValueError: if a number is too small.
-        FileExistsError: if the folder holds a dataset already.
+        FileExistsError: if the folder holds a dataset already, or an interrupted one made with other arguments.
     """
     if videos < 1:
         raise ValueError(f"videos: expected at least 1, got {videos}")
@@ -300,6 +300,9 @@ def write_synthetic_dataset(
     annotation_file = Path(output, "annotations.json")
     if annotation_file.exists():
         raise FileExistsError(f"{annotation_file} exists: choose another folder, or remove this one")
+    record = RunRecord(Path(output, ".rendering.json"), {"seed": seed, "size": list(size), "length": length})
+    if not record.matches_or_is_new(["JPEGImages"]):
+        record.write()
     write = partial(_write_video, Path(output, "JPEGImages"), seed, size, length)
     with ProcessPoolExecutor(workers) if workers > 1 else nullcontext() as pool:
         annotated = pool.map(write, range(videos), chunksize=4) if pool else map(write, range(videos))
@@ -307,4 +310,5 @@ def write_synthetic_dataset(
         annotated = list(bar)
     content = annotation_file_content(annotated, f"vita-hf synthetic videos, seed {seed}")
     write_atomically(annotation_file, json.dumps(content).encode())
+    record.path.unlink()
     return annotation_file

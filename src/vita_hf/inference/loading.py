@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoVideoProcessor
 
 from ..configuration_vita import VitaConfig, config_errors
+from ..files import hash_content
 from ..image_processing_vita import VitaVideoProcessor
 from ..modeling_vita import VitaForVideoInstanceSegmentation
 
@@ -84,16 +85,16 @@ def load_processor(model: str | Path) -> VitaVideoProcessor:
 
 def describe_model(model: str | Path) -> Any:
     """
-    Describe a model's files by size and modification time, to notice later that a directory holds another model.
+    Describe a model's files by their content, to notice later that a directory holds another model.
 
     Returns:
-        For a directory, file name → [bytes, nanoseconds]; for a Hub id, the id.
+        For a directory, file name → SHA-256; for a Hub id, the id.
     """
     folder = Path(model)
     if not folder.is_dir():
         return str(model)
     files = sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".bin"))
-    return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
+    return {file.name: hash_content(file) for file in files}
 
 
 def first_line(error: BaseException) -> str:

@@ -87,7 +87,8 @@ def _read(file: Path) -> DictConfig:
     bases = sections.pop("base", None)
     recipe = OmegaConf.create()
     for base in bases if isinstance(bases, ListConfig) else [] if bases is None else [bases]:
-        if not (_FOLDER / f"{base}.yaml").is_file():
+        name = str(base)
+        if name.startswith("/") or ".." in name or not (_FOLDER / f"{name}.yaml").is_file():
             raise ValueError(f"base: expected one of {', '.join(list_recipes())}, got {base!r}")
         recipe.merge_with(_read(_FOLDER / f"{base}.yaml"))
     for section, values in sections.items():

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from ..files import atomic_directory
+from ..files import atomic_directory, remove_folder, remove_leftovers
 
 _NAME = re.compile(r"step-(\d{9})")
 _STATE = "training_state.json"
@@ -42,8 +41,7 @@ class Checkpoints:
         with ExitStack() as stack:
             unfinished = [None]
             if accelerator.is_main_process:
-                for leftover in self.folder.glob(".*"):  # of a killed process
-                    shutil.rmtree(leftover, ignore_errors=True)
+                remove_leftovers(self.folder, seconds=0)  # no other process writes here
                 unfinished = [stack.enter_context(atomic_directory(self.path(step)))]
             (folder,) = broadcast_object_list(unfinished)
             accelerator.save_state(str(folder))
@@ -52,8 +50,14 @@ class Checkpoints:
                 (folder / _STATE).write_text(json.dumps(state))
         if accelerator.is_main_process:
             for old in self.steps()[: -self.keep]:
-                shutil.rmtree(self.path(old))
+                remove_folder(self.path(old))
         accelerator.wait_for_everyone()
+
+    def remove(self) -> None:
+        """Remove all checkpoints, the newest first: stopped in between, those that are left are complete."""
+        for step in reversed(self.steps()):
+            remove_folder(self.path(step))
+        remove_leftovers(self.folder, seconds=0)
 
     def load(self, accelerator: Accelerator, step: int) -> dict[str, Any]:
         """Load a checkpoint into what `accelerator` prepared, and return its `state`. Call this in every process."""

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -15,19 +14,22 @@ from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration
 
 from ..data.clips.schedule import check_batch_size
 from ..evaluation.splits import Split, check_split, read_split
-from ..files import RunRecord, flatten, write_atomically
+from ..files import RunRecord, check_writable, flatten, remove_folder, write_atomically
 from ..hub import create_repository
 from ..image_processing_vita import VitaVideoProcessor
 from ..recipes import Recipe, load_recipe
+from .checkpoints import Checkpoints
 from .datasets import Source, make_clips, read_sources
 from .initialization import build_model
 from .loop import Trainer
 from .options import TrainingOptions
 from .precision import check_sharding, choose_precision
-from .saving import push_to_hub, save_model
+from .saving import MODEL_FILES, push_to_hub, save_model
 from .signals import TrainingInterrupted
 
 logger = logging.getLogger(__name__)
+
+TRACKER = "vita-hf"  # the project's name
 
 # What may change when a training run continues.
 _FREE = ("training.steps", "training.learning_rate_steps", "training.save_dtype", "evaluation.")
@@ -56,8 +58,7 @@ def train(options: TrainingOptions) -> None:
     id2label = sources[0].data.id2label
     split = _read_split(options, id2label)
     record = _record(recipe, sources, options.output)
-    if not options.overwrite:
-        record.matches()
+    _check_output(record, options.overwrite)
 
     # Model.
     processor = VitaVideoProcessor(**recipe.processor)
@@ -87,10 +88,10 @@ def train(options: TrainingOptions) -> None:
         raise
 
     # The finished model.
-    save_model(trainer, recipe, sources)
+    files = save_model(trainer, recipe, sources)
     logger.info("written: %s", options.output)
     if options.push_to_hub and accelerator.is_main_process:
-        push_to_hub(options.output, options.push_to_hub)
+        push_to_hub(options.output, [*files, "recipe.yaml"], options.push_to_hub)
     accelerator.end_training()
 
 
@@ -124,10 +125,20 @@ def _create_accelerator(recipe: Recipe, options: TrainingOptions) -> Accelerator
     return accelerator
 
 
+def _check_output(record: RunRecord, overwrite: bool) -> None:
+    """Refuse an output directory of something else, which the training would write over, or of another training."""
+    output = record.path.parent
+    check_writable(output)
+    if not (overwrite and record.path.is_file()):
+        record.matches_or_is_new(("checkpoints", "log.jsonl", "recipe.yaml", *MODEL_FILES))
+
+
 def _remove_earlier_training(accelerator: Accelerator, output: Path) -> None:
+    """Remove what an earlier training wrote, and nothing else; the record goes last."""
     if accelerator.is_main_process:
-        for name in ("checkpoints", "evaluation", "trackers"):
-            shutil.rmtree(output / name, ignore_errors=True)
+        Checkpoints(output / "checkpoints", keep=1).remove()
+        for folder in (*(output / "evaluation").glob("step-*"), output / "trackers" / TRACKER):
+            remove_folder(folder)
         for name in ("log.jsonl", "recipe.yaml", "run.json"):
             (output / name).unlink(missing_ok=True)
     accelerator.wait_for_everyone()
@@ -155,7 +166,7 @@ def _record(recipe: Recipe, sources: Sequence[Source], output: Path) -> RunRecor
 def _start_trackers(accelerator: Accelerator, recipe: Recipe) -> None:
     values = flatten(recipe.to_dict())  # TensorBoard takes neither mappings nor lists
     config = {name: value if isinstance(value, int | float | str) else str(value) for name, value in values.items()}
-    accelerator.init_trackers("vita-hf", config=config)
+    accelerator.init_trackers(TRACKER, config=config)
 
 
 def _log_start(trainer: Trainer, sources: Sequence[Source], resumed: bool) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import platform
-import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +15,7 @@ from transformers import TimmBackboneConfig
 from ..cards.training import DataSource, TrainingReport, training_card
 from ..configuration_vita import VitaConfig
 from ..data.categories import CATEGORIES
+from ..files import UNFINISHED, replace_files
 from ..hub import hub_errors
 from ..recipes import Recipe
 from .datasets import Source
@@ -24,20 +24,27 @@ from .loop import Trainer
 
 logger = logging.getLogger(__name__)
 
+MODEL_FILES = ("README.md", "config.json", "model.safetensors", "video_preprocessor_config.json")
+
 _PACKAGES = ("vita-hf", "torch", "transformers", "accelerate", "datasets", "timm")
 
 
-def save_model(trainer: Trainer, recipe: Recipe, sources: Sequence[Source]) -> None:
+def save_model(trainer: Trainer, recipe: Recipe, sources: Sequence[Source]) -> list[str]:
     """
     Write weights, configurations and the card to the output directory. Call this in every process.
 
+    `config.json` comes last: a directory without it holds no model, or an unfinished one.
+
     The weights are stored in `training.save_dtype`; the configuration says float32, so that they load in float32.
+
+    Returns:
+        The names of the files in the main process, an empty list in the others.
     """
     accelerator, output = trainer.accelerator, trainer.options.output
     model = accelerator.unwrap_model(trainer.model)
     state = accelerator.get_state_dict(trainer.model)
     if not accelerator.is_main_process:
-        return
+        return []
     dtype = getattr(torch, recipe.training.save_dtype)
     state = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     model.config.dtype = torch.float32
@@ -45,13 +52,13 @@ def save_model(trainer: Trainer, recipe: Recipe, sources: Sequence[Source]) -> N
     is_recipe_dataset = CATEGORIES.get(recipe.data.dataset) == tuple(model.config.id2label.values())
     dataset = recipe.data.dataset if is_recipe_dataset else None
     card = training_card(model.config, _describe_training(trainer, recipe, sources), dataset=dataset)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".unfinished-") as unfinished:
-        model.save_pretrained(unfinished, state_dict=state)
-        trainer.processor.save_pretrained(unfinished)
-        Path(unfinished, "README.md").write_text(card, encoding="utf-8")
-        for file in Path(unfinished).iterdir():
+    with replace_files(output, last="config.json") as folder:
+        model.save_pretrained(folder, state_dict=state)
+        trainer.processor.save_pretrained(folder)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        for file in folder.iterdir():
             file.chmod(0o644)  # safetensors lets only the owner read its files
-            file.replace(output / file.name)
+        return sorted(file.name for file in folder.iterdir())
 
 
 def _describe_training(trainer: Trainer, recipe: Recipe, sources: Sequence[Source]) -> TrainingReport:
@@ -108,14 +115,20 @@ def base_model(init: str | None, config: VitaConfig) -> str | None:
     return Path(init).resolve().name if Path(init).is_dir() else init
 
 
-def push_to_hub(folder: Path, repository: str) -> None:
-    """Upload a finished model, without its checkpoints, to a model repository of the Hub."""
+def push_to_hub(folder: Path, files: Sequence[str], repository: str) -> None:
+    """
+    Upload the files of a finished model to a model repository of the Hub, and nothing else in the folder.
+
+    Raises:
+        ValueError: if the folder holds no finished model, or the upload fails.
+    """
+    if not (folder / "config.json").is_file() or (folder / UNFINISHED).exists():
+        raise ValueError(f"{folder} holds no finished model")
     with hub_errors(repository):
         HfApi().upload_folder(
             repo_id=repository,
             folder_path=folder,
-            allow_patterns=["*.json", "*.safetensors", "README.md", "recipe.yaml"],
-            ignore_patterns=["checkpoints/*", "evaluation/*", "trackers/*"],
+            allow_patterns=[*files],
         )
     logger.info("pushed to https://huggingface.co/%s", repository)
 
