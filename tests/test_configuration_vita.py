@@ -60,6 +60,12 @@ def test_round_trip(backbone, tmp_path):
         ("evaluation_top_k", 0, "evaluation_top_k: expected at least 1, got 0"),
         ("freeze_detector", "yes", "freeze_detector"),
         ("num_labels", 0, "num_labels: expected at least one class"),
+        (
+            "id2label",
+            {1: "cat", 2: "dog"},
+            "id2label: expected a name for each class, with the keys 0 to 1, got {1: 'cat'",
+        ),
+        ("id2label", {0: "background", 255: "lesion"}, "id2label: expected .* the keys 0 to 1, got"),
     ],
 )
 def test_values_out_of_range_name_the_field(field, value, expected):

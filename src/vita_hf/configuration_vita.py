@@ -32,6 +32,8 @@ _NOT_NEGATIVE = (
     "object_encoder_layers", "object_encoder_window_size",
     "class_weight", "mask_weight", "dice_weight", "no_object_weight", "similarity_weight", "video_no_object_weight",
 )
+_LAYERS = ("encoder_layers", "decoder_layers", "object_encoder_layers", "object_decoder_layers")
+_MAX_LAYERS = 1000  # a typing error would take all memory
 # fmt: on
 
 
@@ -166,7 +168,15 @@ class VitaConfig(Mask2FormerConfig):
             require(getattr(self, field) >= 1, field, "at least 1")
         for field in _NOT_NEGATIVE:
             require(getattr(self, field) >= 0, field, "0 or more")
+        for field in _LAYERS:
+            require(getattr(self, field) <= _MAX_LAYERS, field, f"at most {_MAX_LAYERS}")
         require(self.num_labels >= 1, "num_labels", "at least one class")
+        # The network counts classes from 0: other keys would shift the names.
+        require(
+            sorted(self.id2label) == list(range(self.num_labels)),
+            "id2label",
+            f"a name for each class, with the keys 0 to {self.num_labels - 1}",
+        )
         require(self.decoder_layers >= 2, "decoder_layers", "at least 2 (it counts the learnable-query prediction)")
         require(
             self.num_last_layers < self.decoder_layers,

@@ -48,3 +48,25 @@ def test_missing_and_damaged_files(model, capsys):
     with pytest.raises(SystemExit, match="1"):
         main(["info", str(model)])
     assert capsys.readouterr().err == f"error: {model} holds no model: config.json is missing\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ("a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a, *a]\n", None),
+        (
+            "".join(f"x{i}: &x{i} [{', '.join([f'*x{i - 1}'] * 10) if i else 1}]\n" for i in range(9)),
+            "its aliases stand for more than 100000 values",
+        ),
+        ("[" * 5000, "nested too deeply"),
+        ("- 1", "TypeError"),
+        ("model-index: 5", "TypeError"),
+    ],
+)
+def test_hostile_headers_of_the_model_card(model, capsys, header, reason):
+    (model / "README.md").write_text(f"---\n{header}\n---\n# Card\n")
+    card = facts(model, capsys)["card"]
+    if reason:
+        assert card.startswith("unreadable: ") and reason in card
+    else:
+        assert card == "tells nothing about the training"

@@ -221,6 +221,12 @@ def test_bases_chain_from_the_file_that_names_them(tmp_path):
     }
 
 
+# 0.5 kB that stand for billions of values
+BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefghi", "bcdefghij")
+)
+
+
 def test_unreadable_configs(tmp_path):
     path = tmp_path / "main.yaml"
     with pytest.raises(FileNotFoundError, match=r"no such config file: .*main.yaml$"):
@@ -233,6 +239,29 @@ def test_unreadable_configs(tmp_path):
         read_detectron2_yaml(write(tmp_path, main="[1, 2]"))
     with pytest.raises(ValueError, match=r"main.yaml: not a YAML file of plain settings"):
         read_detectron2_yaml(write(tmp_path, main="{a: ["))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BOMB, ".*its aliases stand for more than 100000 values"),
+        ("_BASE_: [[a.yaml]]", r"_BASE_: expected a path or a list of paths, got \['a.yaml'\]"),
+        ("_BASE_: null", "_BASE_: expected a path or a list of paths, got None"),
+        ("[1, 2]: 3", "not a YAML file of plain settings: "),
+        ("null: {a: 1}", "not a YAML file of plain settings: "),
+        ("a: '${b'", "not a YAML file of plain settings: "),
+        ("a: 2020-01-01", "not a YAML file of plain settings: "),
+    ],
+)
+def test_hostile_configs(tmp_path, text, message):
+    with pytest.raises(ValueError, match=rf"main\.yaml: {message}"):
+        read_detectron2_yaml(write(tmp_path, main=text))
+
+
+@pytest.mark.parametrize("value", ["(" * 5000, "-" * 5000 + "1", "[" * 5000 + "]" * 5000, "9" * 5000])
+def test_hostile_literals(value):
+    with pytest.raises(ValueError, match=r"MODEL.VITA.NHEADS: expected a value like 8, got "):
+        config_from_detectron2(settings(MODEL__VITA__NHEADS=value))
 
 
 def test_yaml_runs_no_code(tmp_path):

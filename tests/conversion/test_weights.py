@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import zipfile
 
 import pytest
 import torch
@@ -158,6 +159,42 @@ def test_unreadable_weights(tmp_path):
         torch.save(content, weights)
         with pytest.raises(ValueError, match=r"model.pth: expected a state dict, name → tensor"):
             load_original_checkpoint(weights, SWIN["config_file"])
+
+
+def test_compressed_entries_are_refused(tmp_path):
+    """Mapped into memory, they are noise of the right shapes."""
+    weights = tmp_path / "model.pth"
+    with zipfile.ZipFile(SWIN["weights"]) as plain, zipfile.ZipFile(weights, "w", zipfile.ZIP_DEFLATED) as compressed:
+        for entry in plain.infolist():
+            compressed.writestr(entry.filename, plain.read(entry))
+    with pytest.raises(ValueError, match=r"model\.pth: refused: its entries are compressed"):
+        load_original_checkpoint(weights, SWIN["config_file"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda t: t.fill_(torch.nan),
+            r"values that are not finite in float32 \(1\):\n  vita_module.class_embed.bias$",
+        ),
+        (lambda t: t.double() + 1e300, "values that are not finite in float32"),
+        (lambda t: t.int(), r"expected dense tensors of real numbers, .*\n  vita_module.class_embed.bias: torch.int32"),
+        (lambda t: t.to(torch.complex64), "vita_module.class_embed.bias: torch.complex64"),
+        (lambda t: t.to_sparse(), "vita_module.class_embed.bias: torch.float32, torch.sparse_coo"),
+    ],
+)
+def test_weights_that_are_no_finite_numbers(tmp_path, original, change, message):
+    name, weights = "vita_module.class_embed.bias", tmp_path / "model.pth"
+    torch.save({**original, name: change(original[name].clone())}, weights)
+    with pytest.raises(ValueError, match=rf"model\.pth: [\s\S]*{message}"):
+        load_original_checkpoint(weights, SWIN["config_file"])
+
+
+def test_names_that_are_no_strings(tmp_path):
+    torch.save({1: torch.zeros(1)}, tmp_path / "model.pth")
+    with pytest.raises(ValueError, match=r"model\.pth: expected names of tensors, got the key 1"):
+        load_original_checkpoint(tmp_path / "model.pth", SWIN["config_file"])
 
 
 def test_network_must_be_named_once():

@@ -109,6 +109,21 @@ def test_polygons_without_area_are_dropped(content, read, caplog):
     assert "dropped 4 polygons" in caplog.text and "video 1, annotation 7), frame 0 (v1/00000.jpg)" in caplog.text
 
 
+def test_objects_with_a_box_and_no_mask_are_named(content, read, caplog, tmp_path):
+    """Beside a masked object they train as background."""
+    content["annotations"] = [track(7, 1, 2, [[SQUARE]] * 4), track(8, 1, 2, [[SQUARE], None, [], [SQUARE]])]
+    content["annotations"][1]["bboxes"] = [[1, 1, 5, 5]] * 4
+    assert len(read(content).rows[0]["instances"]) == 2
+    assert "objects without a mask train as background, 2 times, the first: " in caplog.text
+    assert "annotations[1] (video 1, annotation 8), frame 1 (v1/00001.jpg): the object has a box, but no" in caplog.text
+    caplog.clear()
+    image = {"id": 1, "height": HEIGHT, "width": WIDTH, "file_name": "v1/00000.jpg"}
+    common = {"image_id": 1, "category_id": 2, "iscrowd": 0, "bbox": [4, 4, 8, 8]}
+    objects = [{"id": 7, "segmentation": [SQUARE], **common}, {"id": 8, "segmentation": [], **common}]
+    read({**content, "images": [image], "annotations": objects}, read_coco, target=None)
+    assert "background, 1 times, the first: " in caplog.text and "annotations[1] (video 1, annotation 8)" in caplog.text
+
+
 def test_crowds_are_kept_and_without_empty_leaves_them_out(content, read, caplog):
     mask = compressed(random_mask(0))
     content["annotations"] = [

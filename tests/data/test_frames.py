@@ -159,3 +159,15 @@ def test_has_objects():
     absent = {"iscrowd": False, "segmentations": [None, None]}
     assert has_objects({"instances": [crowd, here]})
     assert not has_objects({"instances": [crowd, absent]}) and not has_objects({"instances": []})
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+def test_more_than_8_bits_are_refused(tmp_path, dtype):
+    """Pillow would clip them: a ramp of 16 bits becomes white."""
+    path = tmp_path / "deep.tiff"
+    Image.fromarray(np.linspace(0, 65535, 24 * 32).reshape(24, 32).astype(dtype)).save(path)
+    row = {"video_id": 7, "height": 24, "width": 32}
+    for frame in ({"path": str(path), "bytes": None}, {"path": "deep.tiff", "bytes": path.read_bytes()}):
+        with pytest.raises(BrokenSampleError, match=r"video 7, .*deep\.tiff.*: expected 8 bits per channel") as caught:
+            decode_frame(frame, row)
+        assert caught.value.kind == "frame-unreadable"

@@ -99,3 +99,15 @@ def test_classes_are_matched_with_categories_by_name():
         match_categories({0: "fox", 1: "cat"}, categories)
     with pytest.raises(ValueError, match="the model has 1 classes, the annotation file 2 categories"):
         match_categories({0: "LABEL_0"}, categories)
+
+
+def test_names_that_differ_only_in_spelling():
+    categories = {1: "left_hand", 2: "Left hand"}
+    assert match_categories({0: "Left hand", 1: "left_hand"}, categories) == {0: 2, 1: 1}
+    assert match_categories({0: "left_hand", 1: "left-hand"}, categories) == {0: 1, 1: 2}  # only one is left
+    with pytest.raises(ValueError, match="the model's classes 'left-hand' and 'LEFT HAND' cannot be told apart"):
+        match_categories({0: "left-hand", 1: "LEFT HAND"}, categories)
+    with pytest.raises(ValueError, match="the annotation file's categories 'left_hand' and 'Left hand' cannot be told"):
+        match_categories({0: "LEFT HAND", 1: "foot"}, categories)
+    with pytest.raises(ValueError, match="the model's classes 'cat' and 'cat' cannot be told apart"):
+        match_categories({0: "cat", 1: "cat"}, {1: "cat", 2: "dog"})

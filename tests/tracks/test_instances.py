@@ -321,6 +321,69 @@ def test_json_that_is_none(tmp_path):
         VideoInstances.from_json(tmp_path / "missing.json")
 
 
+NUMBER = "1" + "0" * 400
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"fps": null', '"fps": "abc"', "fps: expected a valid number, got 'abc'"),
+        ('"fps": null', '"fps": 0', "fps: expected greater than 0, got 0"),
+        ('"frame_indices": null', '"frame_indices": [0, 1, 10%s]' % ("0" * 30), r"frame_indices\[2\]: "),
+        ('"id2label": null', '"id2label": []', "id2label: expected a valid dictionary"),
+        ('"size": [1, 4]', '"size": [1.0, 4.0]', r"size\[0\]: expected a valid integer, got 1\.0"),
+        ('"size": [1, 4]', '"size": [30000, 30000]', "size: expected at most 536870912 pixels, got 30000×30000"),
+        ('"num_frames": 1', '"num_frames": 1000000000', "num_frames: expected less than or equal to 10000000"),
+        ('"score": 0.5', f'"score": {NUMBER}', r"tracks\[0\]\.score: "),
+        ('"score": 0.5', '"score": 1e39', r"tracks\[0\]\.score: expected less than or equal to 3e\+38"),
+        ('"score": 0.5', '"score": NaN', r"tracks\[0\]\.score: expected a finite number, got nan"),
+        ('"label": 0', '"label": 0.5', r"tracks\[0\]\.label: expected a valid integer"),
+        ('"label": 0', '"label": -1', r"tracks\[0\]\.label: expected greater than or equal to 0, got -1"),
+        ('"label": 0', f'"label": {2**64 + 5}', r"tracks\[0\]\.label: expected less than 9223372036854775808"),
+        ('"counts": "04"', '"counts": 5', r"tracks\[0\]\.segmentations\[0\]\.counts: expected a valid string, got 5"),
+        ('"counts": "04"', '"counts": "05"', "track 0, frame 0: corrupt RLE: run lengths add up to 5, expected .* = 4"),
+        (
+            '"counts": "04"',
+            '"counts": "013Z"',
+            "track 0, frame 0: corrupt RLE: its counts end in the middle of a number",
+        ),
+        ('"counts": "04"', '"counts": "é"', "track 0, frame 0: corrupt RLE: character 'é' at position 0"),
+        ('"counts": "04"', '"counts": ""', "track 0, frame 0: corrupt RLE: no run lengths"),
+    ],
+)
+def test_json_with_a_hostile_value(tmp_path, old, new, message):
+    """None of them may reach pycocotools, which writes beyond its memory for some."""
+    text = make(torch.ones(1, 1, 1, 4, dtype=torch.bool), [0.5]).to_json()
+    assert text.count(old) == 1
+    (tmp_path / "r.json").write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"r\.json: " + message):
+        VideoInstances.from_json(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"format": "\xe9"}', b"", b'{"format": "\\ud800"}'])
+def test_bytes_that_are_not_json(tmp_path, content):
+    (tmp_path / "r.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"r\.json is not JSON: "):
+        VideoInstances.from_json(tmp_path / "r.json")
+
+
+def test_json_with_a_byte_order_mark_and_names_in_any_script(tmp_path):
+    text = make(torch.ones(1, 1, 1, 4, dtype=torch.bool), id2label={0: "猫"}).to_json().replace("\\u732b", "猫")
+    (tmp_path / "r.json").write_text(text, encoding="utf-8-sig")
+    assert VideoInstances.from_json(tmp_path / "r.json").label_names == ["猫"]
+
+
+@pytest.mark.parametrize(
+    "read", [lambda r: r.areas, lambda r: r.boxes, lambda r: r.to_dense(), lambda r: r.masks_at(0)]
+)
+def test_corrupt_masks_from_memory(read):
+    """Whoever builds the class from RLEs of their own does without the checks of `from_json`."""
+    instances = make(torch.ones(1, 1, 1, 4, dtype=torch.bool))
+    instances.masks[0][0]["counts"] = "013Z"
+    with pytest.raises(ValueError, match="corrupt RLE: its counts end in the middle of a number"):
+        read(instances)
+
+
 @pytest.mark.parametrize("indices", [[0, 2, 1], [0, 0, 1], [-1, 0, 1]])
 def test_frame_indices_are_in_order(instances, indices):
     with pytest.raises(ValueError, match="frame_indices must be at least 0 and in increasing order"):

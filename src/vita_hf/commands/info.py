@@ -4,12 +4,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCard, get_local_safetensors_metadata, get_safetensors_metadata
+from huggingface_hub import ModelCardData, get_local_safetensors_metadata, get_safetensors_metadata, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, NotASafetensorsRepoError, SafetensorsParsingError
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from ..configuration_vita import VitaConfig
 from ..image_processing_vita import VitaVideoProcessor
 from ..inference.loading import first_line, load_config, load_processor
+from ..recipes.plain_yaml import load_yaml
 
 
 def run(args: argparse.Namespace) -> None:
@@ -66,12 +68,17 @@ def describe_parameters(model: str) -> str:
 
 def describe_card(model: str) -> dict[str, str]:
     """Return what the model card tells about the training."""
-    path = Path(model) / "README.md" if Path(model).is_dir() else model
-    if isinstance(path, Path) and not path.is_file():
+    path = Path(model, "README.md")
+    if Path(model).is_dir() and not path.is_file():
         return {"card": "none, so the training is unknown"}
     try:
-        data = ModelCard.load(path).data
-    except (HfHubHTTPError, OSError, ValueError) as error:
+        if not path.is_file():
+            path = Path(hf_hub_download(model, "README.md"))
+        text = path.read_text(encoding="utf-8")
+        header = REGEX_YAML_BLOCK.search(text)
+        settings: Any = load_yaml(header[2]) if header else None
+        data = ModelCardData(**(settings or {}))
+    except Exception as error:  # foreign metadata makes huggingface_hub raise almost anything
         return {"card": f"unreadable: {first_line(error)}"}
 
     facts = {}

@@ -10,6 +10,8 @@ import re
 from collections import Counter
 from pathlib import Path
 
+import torch
+
 from ..cards.model import model_card
 from ..configuration_vita import VitaConfig
 from ..files import UNFINISHED, check_writable, replace_files
@@ -107,8 +109,13 @@ def _network(
 
 def _load(weights: str | os.PathLike, config: VitaConfig) -> VitaForVideoInstanceSegmentation:
     original = read_weights(Path(weights))
+    with torch.device("meta"):  # names and shapes are compared before a network of any size takes memory
+        expected = VitaForVideoInstanceSegmentation(config).state_dict()
+    try:
+        state_dict, unneeded = convert_state_dict(original, expected)
+    except ValueError as error:
+        raise ValueError(f"{weights}: {error}") from None
     model = VitaForVideoInstanceSegmentation(config)
-    state_dict, unneeded = convert_state_dict(original, model.state_dict())
     model.load_state_dict(state_dict, strict=False)  # convert_state_dict has compared the names
     if unneeded:
         counts = Counter(re.sub(r"\d+", "*", name) for name in unneeded)

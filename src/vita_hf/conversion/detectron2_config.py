@@ -12,13 +12,16 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from transformers import PreTrainedConfig, SwinConfig, TimmBackboneConfig
 
 from ..backbones import VitaResNetConfig
 from ..configuration_vita import VitaConfig, config_errors
 from ..data.categories import CATEGORIES, id2label
 from ..image_processing_vita import VitaVideoProcessor
+from ..ops.rle import shorten
 from ..recipes import load_recipe
+from ..recipes.plain_yaml import load_yaml
 
 _SETTINGS = yaml.safe_load((Path(__file__).parent / "detectron2_settings.yaml").read_text("utf-8"))
 
@@ -46,22 +49,28 @@ def read_detectron2_yaml(path: str | os.PathLike, including: tuple[Path, ...] = 
         FileNotFoundError: if the file or one of its bases does not exist.
         ValueError: if a file is not a YAML mapping, holds Python objects other than tuples, or includes itself.
     """
-    path = Path(path).expanduser().resolve()
+    path = Path(os.path.expanduser(path)).resolve()
     if path in including:
         raise ValueError(f"{path}: includes itself through _BASE_")
     if not path.is_file():
         named = f", named as _BASE_ in {including[-1]}" if including else ""
         raise FileNotFoundError(f"no such config file: {path}{named}")
     try:
-        settings = yaml.load(path.read_text(encoding="utf-8"), Loader=_Detectron2Loader)  # a subclass of SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a YAML file of plain settings: {error}") from error
+        settings = load_yaml(path.read_text(encoding="utf-8"), _Detectron2Loader)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if not isinstance(settings, dict):
         raise ValueError(f"{path}: expected a mapping of settings, got {type(settings).__name__}")
     bases = settings.pop("_BASE_", [])
-    paths = [path.parent / Path(str(base)).expanduser() for base in (bases if isinstance(bases, list) else [bases])]
-    layers = [*(read_detectron2_yaml(base, (*including, path)) for base in paths), settings]
-    merged: Any = OmegaConf.to_container(OmegaConf.merge(*layers))
+    layers = []
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not isinstance(base, str) or "\0" in base:
+            raise ValueError(f"{path}: _BASE_: expected a path or a list of paths, got {shorten(base)}")
+        layers.append(read_detectron2_yaml(path.parent / os.path.expanduser(base), (*including, path)))
+    try:
+        merged: Any = OmegaConf.to_container(OmegaConf.merge(*layers, settings))
+    except (OmegaConfBaseException, RecursionError, TypeError) as error:
+        raise ValueError(f"{path}: not a YAML file of plain settings: {error}") from None
     return merged
 
 
@@ -70,18 +79,20 @@ def _setting(cfg: Mapping[str, Any], name: str) -> Any:
     value, default = cfg, _SETTINGS["defaults"]
     for part in name.split("."):
         if not isinstance(value, Mapping):
-            raise ValueError(f"{name}: expected a mapping above it, got {value!r}")
+            raise ValueError(f"{name}: expected a mapping above it, got {shorten(value)}")
         default = default[part]
         value = value.get(part, default)
     if isinstance(value, str):
-        with suppress(ValueError, SyntaxError):  # detectron2 evaluates Python literals: `(360, 480)`, `1e-4`
+        with suppress(
+            ValueError, SyntaxError, MemoryError, RecursionError
+        ):  # detectron2 evaluates Python literals: `(360, 480)`, `1e-4`
             value = ast.literal_eval(value)
     if isinstance(value, tuple):
         value = list(value)
     if isinstance(default, float) and type(value) is int:
         value = float(value)
     if default is not None and type(value) is not type(default):
-        raise ValueError(f"{name}: expected a value like {default!r}, got {value!r}")
+        raise ValueError(f"{name}: expected a value like {default!r}, got {shorten(value)}")
     return value
 
 
@@ -107,12 +118,12 @@ def config_from_detectron2(cfg: Mapping[str, Any]) -> VitaConfig:
     refused = []
     backbones = _SETTINGS["required_of_backbone"]
     if backbone not in backbones:
-        refused.append(f"MODEL.BACKBONE.NAME: expected one of {', '.join(backbones)}, got {backbone!r}")
+        refused.append(f"MODEL.BACKBONE.NAME: expected one of {', '.join(backbones)}, got {shorten(backbone)}")
     required = {**_SETTINGS["required"], **backbones.get(backbone, {})}
     required["MODEL.VITA.HIDDEN_DIM"] = _setting(cfg, "MODEL.MASK_FORMER.HIDDEN_DIM")  # one width for both parts
     for name, expected in required.items():
         if (got := _setting(cfg, name)) != expected:
-            refused.append(f"{name}: expected {expected!r}, got {got!r}")
+            refused.append(f"{name}: expected {expected!r}, got {shorten(got)}")
     if refused:
         raise ValueError("vita_hf cannot represent the network of this config:\n  " + "\n  ".join(refused))
 
@@ -145,7 +156,7 @@ def dataset_from_detectron2(cfg: Mapping[str, Any]) -> str | None:
 def _resnet_config(cfg: Mapping[str, Any]) -> PreTrainedConfig:
     depth = _setting(cfg, "MODEL.RESNETS.DEPTH")
     if depth not in (50, 101, 152):
-        raise ValueError(f"MODEL.RESNETS.DEPTH: expected 50, 101 or 152, got {depth!r}")
+        raise ValueError(f"MODEL.RESNETS.DEPTH: expected 50, 101 or 152, got {shorten(depth)}")
     common: dict[str, Any] = {"out_indices": [1, 2, 3, 4], "freeze_batch_norm_2d": True}
     widths = _fields(cfg, "resnet_fields")
     if widths == _fields({}, "resnet_fields"):
@@ -155,8 +166,9 @@ def _resnet_config(cfg: Mapping[str, Any]) -> PreTrainedConfig:
 
 def _swin_config(cfg: Mapping[str, Any]) -> SwinConfig:
     fields = _fields(cfg, "swin_fields")
-    if len(fields["depths"]) != 4:
-        raise ValueError(f"MODEL.SWIN.DEPTHS: expected four stages, got {fields['depths']!r}")
+    depths = fields["depths"]
+    if len(depths) != 4 or not all(type(depth) is int and 1 <= depth <= 1000 for depth in depths):
+        raise ValueError(f"MODEL.SWIN.DEPTHS: expected four stages of 1 to 1000 layers, got {shorten(depths)}")
     fields["out_features"] = ["stage1", "stage2", "stage3", "stage4"]
     return SwinConfig(**fields)
 
@@ -169,10 +181,10 @@ def processor_from_detectron2(cfg: Mapping[str, Any]) -> VitaVideoProcessor:
         ValueError: if the frames are not RGB, or the size divisor is not positive.
     """
     if (channels := _setting(cfg, "INPUT.FORMAT")) != "RGB":
-        raise ValueError(f"INPUT.FORMAT: expected 'RGB', got {channels!r}")
+        raise ValueError(f"INPUT.FORMAT: expected 'RGB', got {shorten(channels)}")
     divisor = _setting(cfg, "MODEL.MASK_FORMER.SIZE_DIVISIBILITY")
     if divisor < 1:
-        raise ValueError(f"MODEL.MASK_FORMER.SIZE_DIVISIBILITY: expected at least 1, got {divisor!r}")
+        raise ValueError(f"MODEL.MASK_FORMER.SIZE_DIVISIBILITY: expected at least 1, got {shorten(divisor)}")
     shortest, longest = _setting(cfg, "INPUT.MIN_SIZE_TEST"), _setting(cfg, "INPUT.MAX_SIZE_TEST")
     return VitaVideoProcessor(
         size={"shortest_edge": shortest, "longest_edge": longest},

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..ops.rle import shorten
 from .key_names import UNNEEDED, UNUSED, new_names
 
 
@@ -21,9 +22,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no such checkpoint: {path}")
+    is_zip = zipfile.is_zipfile(path)
+    if is_zip and _is_compressed(path):
+        raise ValueError(f"{path}: refused: its entries are compressed, expected a file as torch.save writes it")
     try:
         # Mapped into memory if the format allows, so that an optimizer's state takes none.
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # torch raises errors of many types for files of other formats
         if match := re.search(r"GLOBAL ([\w.]+)", str(error)):
             reason = f"it holds Python objects ({match[1]}), which can run code; if trusted, save only its state dict"
@@ -34,7 +38,18 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     is_mapping = isinstance(state_dict, Mapping)
     if not (is_mapping and state_dict and all(isinstance(value, Tensor) for value in state_dict.values())):
         raise ValueError(f"{path}: expected a state dict, name → tensor, itself or under 'model'")
+    if unnamed := [key for key in state_dict if not isinstance(key, str)]:
+        raise ValueError(f"{path}: expected names of tensors, got the key {shorten(unnamed[0])}")
     return dict(state_dict)
+
+
+def _is_compressed(path: Path) -> bool:
+    """Tell whether any entry of a zip file is compressed: memory that is mapped would hold the compressed bytes."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False  # damaged, as torch will find, too
 
 
 def convert_state_dict(
@@ -52,7 +67,8 @@ def convert_state_dict(
         the model does not need.
 
     Raises:
-        ValueError: if a tensor is unknown, missing or of another shape; the message lists every one with its shape.
+        ValueError: if a tensor is unknown, missing, of another shape or kind (integer, complex, sparse), or has values
+            that are not finite in float32; the message lists every one.
 
     Example:
     ```python
@@ -66,6 +82,10 @@ def convert_state_dict(
 
     ```
     """
+    if odd := [
+        f"{name}: {tensor.dtype}, {tensor.layout}" for name, tensor in state_dict.items() if _is_odd(name, tensor)
+    ]:
+        raise ValueError("\n  ".join([f"expected dense tensors of real numbers, got ({len(odd)}):", *odd]))
     converted: dict[str, Tensor] = {}
     original_names: dict[str, str] = {}
     unneeded, unknown = [], []
@@ -89,10 +109,23 @@ def convert_state_dict(
             if tensor.shape != expected[name].shape
         ],
     }
+    if not any(problems.values()):
+        wrong = {original_names[name]: None for name, tensor in converted.items() if not _is_finite(tensor)}
+        problems["With values that are not finite in float32"] = [*wrong]
     if any(problems.values()):
         lists = ("\n  ".join([f"{title} ({len(lines)}):", *lines]) for title, lines in problems.items() if lines)
         raise ValueError("the checkpoint does not fit the configuration\n" + "\n".join(lists))
     return converted, unneeded
+
+
+def _is_odd(name: str, tensor: Tensor) -> bool:
+    """Tell whether a tensor that the model needs is integer, complex, quantized or sparse."""
+    is_plain = tensor.is_floating_point() and tensor.layout == torch.strided
+    return not is_plain and not UNNEEDED.fullmatch(name) and bool(new_names(name))
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return tensor.is_meta or bool(tensor.float().isfinite().all())
 
 
 def _shape(tensor: Tensor) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .annotations import AnnotationError, AnnotationFile, Problem
+from .annotations.values import some
 from .categories import COCO_TO_DATASET, category_ids, id2label, plain_name
 
 
@@ -56,7 +57,7 @@ def _check_categories(file: AnnotationFile, expected: Mapping[int, str], dataset
     if file.categories.keys() != expected.keys() or sum(equal) < len(expected) / 2:
         got, wanted = ([f"{key} {name}" for key, name in names.items()] for names in (file.categories, expected))
         message = (
-            f"its {len(got)} categories ({', '.join(got[:5])}, …) are not the {len(wanted)} of {dataset} "
+            f"its {len(got)} categories ({some(got[:5])}, …) are not the {len(wanted)} of {dataset} "
             f"({', '.join(wanted[:5])}, …); to read own data, name no dataset"
         )
         raise AnnotationError([Problem("malformed", message, file.path)])

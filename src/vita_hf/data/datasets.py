@@ -174,7 +174,7 @@ def generate_rows(
     errors = _find_errors(problems, skip_broken)
     # an annotation whose video is not in the file costs no video
     broken = {problem.video_id for problem in errors if problem.kind != "unknown-video"} - {None}
-    dropped: list[Problem] = []
+    warnings = file.problems.copy()
     count = 0
     for video in file.videos.values():
         if video.id in broken:
@@ -184,7 +184,7 @@ def generate_rows(
             errors += found
             broken.add(video.id)
             continue
-        dropped += problems
+        warnings += problems
         count += 1
         yield row
     if not count:
@@ -192,8 +192,10 @@ def generate_rows(
     messages = []
     if errors:
         messages.append(f"skipped {len(broken)} videos with {len(errors)} problems, the first: {errors[0]}")
-    if dropped:
+    if dropped := [problem for problem in warnings if problem.kind == "polygon"]:
         messages.append(f"dropped {len(dropped)} polygons, the first: {dropped[0]}")
+    if unmasked := [problem for problem in warnings if problem.kind == "no-mask"]:
+        messages.append(f"objects without a mask train as background, {len(unmasked)} times, the first: {unmasked[0]}")
     about = {"classes": names, "messages": messages, "skipped": len(broken)}
     write_atomically(summary, json.dumps(about).encode())
 

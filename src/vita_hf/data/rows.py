@@ -43,6 +43,10 @@ def make_row(
             problems.append(Problem(kind, message, *place))
 
         segmentations = _read_track(annotation, video, note)
+        if file.form != "coco":  # there the reader has said so
+            for frame, (box, segmentation) in enumerate(zip(annotation.boxes or (), annotation.segmentations)):
+                if box and not segmentation:
+                    note("no-mask", "the object has a box, but no mask", frame)
         label = labels.get(annotation.category_id, -1) if is_id(annotation.category_id) else -1
         if label is not None:
             instance = {"id": annotation.id, "label": label, "iscrowd": annotation.is_crowd}

@@ -1,7 +1,7 @@
 """Dataset splits to evaluate on: the videos or images of an annotation file and the folder with their frames."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,21 +98,35 @@ def match_categories(id2label: Mapping[Any, str], categories: Mapping[Any, str])
     """
     Map the model's labels to the ids of the annotation file's categories (name by id, in ascending order of ids).
 
-    Classes and categories are matched by name, ignoring case and underscores. A model without class names (`LABEL_0`,
-    `LABEL_1`, …) has its classes matched in order.
+    Classes and categories are matched by name: by exact names first, then ignoring case, underscores and hyphens. A
+    model without class names (`LABEL_0`, `LABEL_1`, …) has its classes matched in order.
 
     Raises:
-        ValueError: if the names differ or, for a model without class names, the numbers of classes.
+        ValueError: if the names differ or are ambiguous or, for a model without class names, the numbers of classes
+            differ.
     """
     if all(name == f"LABEL_{label}" for label, name in id2label.items()):
         if len(id2label) != len(categories):
             raise ValueError(f"the model has {len(id2label)} classes, the annotation file {len(categories)} categories")
         return dict(zip(sorted(id2label), categories))
-    by_name = {plain_name(name): key for key, name in categories.items()}
-    classes = {plain_name(name) for name in id2label.values()}
-    if classes != by_name.keys():
+    shared = {*id2label.values()} & {*categories.values()}
+    classes = _group_by_name(id2label, "the model's classes", shared)
+    groups = _group_by_name(categories, "the annotation file's categories", shared)
+    if classes.keys() != groups.keys():
+        only_model, only_file = (sorted(names)[:5] for names in (classes.keys() - groups, groups.keys() - classes))
         raise ValueError(
             "the model's classes are not the annotation file's categories: only the model has "
-            f"{sorted(classes - by_name.keys())[:5]}, only the file {sorted(by_name.keys() - classes)[:5]}"
+            f"{only_model}, only the file {only_file}"
         )
-    return {label: by_name[plain_name(name)] for label, name in id2label.items()}
+    return {label: groups[name] for name, label in classes.items()}
+
+
+def _group_by_name(names: Mapping[Any, str], what: str, exact: Collection[str]) -> dict[str, Any]:
+    """Return labels or ids by name, plain unless it is one of the exact ones; two of one name are ambiguous."""
+    keys: dict[str, Any] = {}
+    for key, name in names.items():
+        matched = name if name in exact else plain_name(name)
+        if matched in keys:
+            raise ValueError(f"{what} {names[keys[matched]]!r} and {name!r} cannot be told apart: rename one of them")
+        keys[matched] = key
+    return keys

@@ -1,18 +1,18 @@
 """Load a model and its processor from a directory or the Hub, and check that both are complete."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoVideoProcessor
 
 from ..configuration_vita import VitaConfig, config_errors
 from ..files import hash_content
 from ..image_processing_vita import VitaVideoProcessor
 from ..modeling_vita import VitaForVideoInstanceSegmentation
+from ..ops.rle import shorten
 
 # Small enough to ship in the wheel. It knows only the shapes of the synthetic dataset.
 SHIPPED_MODEL = Path(__file__).parents[1] / "models" / "tiny-synthetic"
@@ -45,10 +45,12 @@ def load_model(
         loaded, report = VitaForVideoInstanceSegmentation.from_pretrained(
             model, config=config, dtype=dtype, output_loading_info=True
         )
-    except (SafetensorError, RuntimeError) as error:
-        raise ValueError(f"the weights of {model} cannot be read: {first_line(error)}") from error
     except OSError as error:
         raise OSError(f"{model} has no weights that can be loaded: {first_line(error)}") from error
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # damaged files and odd configurations make transformers raise almost anything
+        raise ValueError(f"the weights of {model} cannot be read: {first_line(error)}") from error
     missing = sorted(report["missing_keys"])
     if missing:
         raise ValueError(
@@ -80,7 +82,32 @@ def load_processor(model: str | Path) -> VitaVideoProcessor:
         processor = AutoVideoProcessor.from_pretrained(model)
     if not isinstance(processor, VitaVideoProcessor):
         raise ValueError(f"the processor of {model} is a {type(processor).__name__}, expected a VitaVideoProcessor")
+    with _explained(f"the processor of {model}"):
+        _check_processor(processor)
     return processor
+
+
+def _check_processor(processor: VitaVideoProcessor) -> None:
+    """Check the settings that transformers stores unchecked."""
+    settings = processor.to_dict()
+
+    def require(name: str, is_right: Callable[[Any], bool], expected: str):
+        if not is_right(settings.get(name)):
+            raise ValueError(f"{name}: expected {expected}, got {shorten(settings.get(name))}")
+
+    def is_size(value: Any) -> bool:
+        return isinstance(value, Mapping) and all(type(side) is int and side > 0 for side in value.values())
+
+    def are_numbers(values: Any) -> bool:
+        return (
+            isinstance(values, (list, tuple)) and len(values) == 3 and all(isinstance(v, (int, float)) for v in values)
+        )
+
+    require("size", is_size, "positive integers")
+    require("size_divisor", lambda value: type(value) is int and value > 0, "a positive integer")
+    require("image_mean", are_numbers, "three numbers")
+    require("image_std", lambda value: are_numbers(value) and min(value) > 0, "three positive numbers")
+    require("rescale_factor", lambda value: isinstance(value, (int, float)), "a number")
 
 
 def describe_model(model: str | Path) -> Any:
@@ -98,18 +125,22 @@ def describe_model(model: str | Path) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Return the first line of an error's message, with the error's name if it is none that explains itself."""
+    lines = str(error).strip().splitlines()[:1]
+    explains_itself = isinstance(error, (ValueError, OSError, RuntimeError)) and lines
+    return lines[0][:1000] if explains_itself else ": ".join([type(error).__name__, *lines])[:1000]
 
 
 @contextmanager
 def _explained(what: str) -> Generator[None]:
-    """Let a loading error say in one line what could not be loaded."""
+    """Let a loading error say in one line what could not be loaded, whatever transformers raises for a broken file."""
     try:
         yield
     except OSError as error:
         raise OSError(f"{what} cannot be loaded: {first_line(error)}") from error
-    except ValueError as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         raise ValueError(f"{what} cannot be loaded: {first_line(error)}") from error
 
 

@@ -254,6 +254,29 @@ def decode(masks: Sequence[str | list[int]], pixels: int) -> tuple[np.ndarray, n
         raise RleError(problems) from None
 
 
+def decode_masks(masks: Sequence[str | list[int]], height: int, width: int) -> np.ndarray:
+    """
+    Decode n masks to pixels: bool `(n, height, width)`, not contiguous.
+
+    Args:
+        masks: As for [`decode`], which also raises the same errors.
+        height: Rows of the masks.
+        width: Columns of the masks.
+
+    Example:
+    ```python
+    >>> from vita_hf.ops.rle import decode_masks
+
+    >>> decode_masks([[1, 2, 3]], height=2, width=3).astype(int).tolist()
+    [[[0, 1, 0], [1, 0, 0]]]
+
+    ```
+    """
+    pairs, _, _ = decode(masks, height * width)
+    pixels = np.repeat(np.tile(np.array([False, True]), len(pairs)), pairs.ravel())
+    return pixels.reshape(-1, width, height).transpose(0, 2, 1)
+
+
 def _decode_strings(strings: list[str], pixels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     text = np.frombuffer(bytearray("".join(strings), "ascii"), np.uint8)
     ends = np.fromiter(map(len, strings), np.int64, len(strings)).cumsum()

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..configuration_vita import VitaConfig, config_errors
 from ..data.categories import id2label
+from .plain_yaml import MAX_CHARACTERS
 from .schema import Recipe, TrainingSettings
 
 _FOLDER = Path(__file__).parent
@@ -109,10 +110,14 @@ def _apply(override: str, sections: DictConfig) -> None:
 
 def _parse(text: str) -> Any:
     """Parse YAML without aliases, which can blow up a short text, and without interpolations, which read variables."""
+    if len(text) > MAX_CHARACTERS:
+        raise ValueError(f"expected at most {MAX_CHARACTERS} characters of YAML, got {len(text)}")
     try:
         if "${" in text or any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
             raise ValueError("aliases (*name) and interpolations (${name}) are not supported")
         return OmegaConf.load(io.StringIO(text))
+    except RecursionError:
+        raise ValueError("not YAML: nested too deeply") from None
     except (yaml.YAMLError, OSError) as error:
         raise ValueError(f"not YAML: {error}") from None
 

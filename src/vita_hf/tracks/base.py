@@ -1,5 +1,6 @@
 """Tracks of one video: scores, labels and masks, without export and drawing."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,7 +11,7 @@ from pycocotools import mask as mask_api
 from torch import Tensor
 from typing_extensions import Self
 
-from ..ops.rle import encode_masks
+from ..ops.rle import decode, decode_masks, encode_masks, shorten
 
 
 @dataclass(kw_only=True, eq=False)
@@ -46,7 +47,7 @@ class Tracks:
             got, expected = [len(track) for track in self.masks], [self.num_frames] * count
         if got != expected:
             what = "shape" if isinstance(self.masks, Tensor) else "frames per track"
-            raise ValueError(f"masks: expected {what} {expected}, got {got}")
+            raise ValueError(f"masks: expected {what} {shorten(expected)}, got {shorten(got)}")
         if self.frame_indices is not None:
             indices = np.asarray(self.frame_indices, dtype=np.int64)
             if len(indices) != self.num_frames:
@@ -100,7 +101,9 @@ class Tracks:
             Float32 tensor (k, T, 4): x0, y0, x1, y1 in pixels, NaN where the track has no pixel. Boxes enclose whole
             pixels, as in COCO (x1 = x + width): a track with a single pixel in column 3, row 2 has the box 3, 2, 4, 3.
         """
-        rles = [rle for track in self.to_rle().masks for rle in track]
+        tracks: Any = self.to_rle().masks
+        _decode_areas(tracks, self.size)  # checks them, unlike pycocotools
+        rles = [{"size": list(self.size), "counts": rle["counts"]} for track in tracks for rle in track]
         boxes = torch.from_numpy(np.asarray(mask_api.toBbox(rles), dtype=np.float32).reshape(-1, 4))
         absent = boxes[:, 2] == 0
         boxes[:, 2:] += boxes[:, :2]
@@ -112,9 +115,7 @@ class Tracks:
         """Number of pixels of each track in each frame: int64 tensor (k, T)."""
         if isinstance(self.masks, Tensor):
             return self.masks.flatten(2).sum(2)
-        # One at a time: pycocotools 2.0.11 refuses more than 255 masks at once under NumPy 2.
-        areas = [int(mask_api.area(rle)) for track in self.masks for rle in track]
-        return torch.tensor(areas, dtype=torch.int64).reshape(len(self), self.num_frames)
+        return _decode_areas(self.masks, self.size).reshape(len(self), self.num_frames)
 
     def masks_at(self, frame: int) -> Tensor:
         """
@@ -163,8 +164,14 @@ class Tracks:
         return replace(self, masks=[encode_masks(track) for track in self.masks])
 
 
+def _decode_areas(tracks: list[list[dict]], size: tuple[int, int]) -> Tensor:
+    """Count the pixels of all RLEs, and check them: int64 tensor (k * T,)."""
+    masks = [rle["counts"] for track in tracks for rle in track]
+    return torch.from_numpy(decode(masks, math.prod(size))[2]) if masks else torch.zeros(0, dtype=torch.int64)
+
+
 def _decode_masks(rles: list[dict], size: tuple[int, int]) -> Tensor:
     """Decode n RLEs to a bool tensor (n, h, w)."""
     if not rles:
         return torch.zeros((0, *size), dtype=torch.bool)
-    return torch.from_numpy(mask_api.decode(rles)).permute(2, 0, 1).view(torch.bool)
+    return torch.from_numpy(decode_masks([rle["counts"] for rle in rles], *size)).contiguous()

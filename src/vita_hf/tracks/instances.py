@@ -14,13 +14,12 @@ from ..files import write_atomically
 from .base import Tracks
 from .contact_sheet import plot
 from .drawing import render
+from .json_reader import FORMAT, check_masks, read_content
 from .labels import label_indices
 from .table import html_table
 
 if TYPE_CHECKING:
     import supervision
-
-_FORMAT = "vita_hf.VideoInstances/1"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -198,7 +197,7 @@ class VideoInstances(Tracks):
         columns = (self.track_ids, self.labels, self.label_names, self.scores, self.query_indices, self.to_rle().masks)
         rows = zip(*(column.tolist() if isinstance(column, torch.Tensor) else column for column in columns))
         content = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "size": list(self.size),
             "num_frames": self.num_frames,
             "fps": self.fps,
@@ -222,49 +221,31 @@ class VideoInstances(Tracks):
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if the text is not JSON, lacks a field, or its fields do not fit together.
+            ValueError: if the text is not JSON, a field is missing or wrong, or a mask is corrupt.
         """
         if isinstance(source, str) and source.lstrip()[:1] == "{":
-            where, text = "text", source
+            where, text = "text", source.encode(errors="surrogatepass")
         else:
-            where, text = str(source), Path(source).read_text()
-        try:
-            content = json.loads(text)
-        except ValueError as error:
-            raise ValueError(f"{where} is not JSON: {error}") from error
-        if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise ValueError(
-                f'{where}: expected an object with "format": "{_FORMAT}", as VideoInstances.to_json writes'
-            )
-        try:
-            return cls._from_content(content)
-        except KeyError as error:
-            raise ValueError(f"{where}: {error} is missing") from error
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{where}: {error}") from error
-
-    @classmethod
-    def _from_content(cls, content: dict[str, Any]) -> "VideoInstances":
-        tracks, size, id2label = content["tracks"], tuple(content["size"]), content["id2label"]
-        for track in tracks:
-            sizes = {tuple(rle["size"]) for rle in track["segmentations"]}
-            if sizes - {size}:
-                raise ValueError(
-                    f"track {track['track_id']}: expected masks of size {size}, got {sorted(sizes - {size})}"
-                )
+            where, text = str(source), Path(source).read_bytes()
+        content = read_content(text, where)
 
         def column(name: str, dtype: torch.dtype) -> torch.Tensor:
-            return torch.tensor([track[name] for track in tracks], dtype=dtype)
+            return torch.tensor([getattr(track, name) for track in content.tracks], dtype=dtype)
 
-        return cls(
-            scores=column("score", torch.float32),
-            labels=column("label", torch.int64),
-            masks=[track["segmentations"] for track in tracks],
-            query_indices=column("query_index", torch.int64),
-            size=size,
-            num_frames=content["num_frames"],
-            track_ids=column("track_id", torch.int64),
-            id2label=None if id2label is None else {int(key): name for key, name in id2label.items()},
-            frame_indices=content["frame_indices"],
-            fps=content["fps"],
-        )
+        try:
+            result = cls(
+                scores=column("score", torch.float32),
+                labels=column("label", torch.int64),
+                masks=[[dict(rle) for rle in track.segmentations] for track in content.tracks],
+                query_indices=column("query_index", torch.int64),
+                size=content.size,
+                num_frames=content.num_frames,
+                track_ids=column("track_id", torch.int64),
+                id2label=content.id2label,
+                frame_indices=content.frame_indices,
+                fps=content.fps,
+            )
+            check_masks(content)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        return result

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, TimmBackbone, TimmBackboneConfig
 
 from ..configuration_vita import VitaConfig, config_errors
+from ..inference.loading import first_line
 from ..modeling_vita import VitaForVideoInstanceSegmentation
 
 logger = logging.getLogger(__name__)
@@ -102,6 +103,8 @@ def _from_checkpoint(source: str, fields: dict[str, Any], labels: dict[str, Any]
             checkpoint = AutoConfig.from_pretrained(source)
     except OSError as error:
         raise OSError(f"init: {source} is neither a model directory nor available from the Hub: {error}") from error
+    except Exception as error:  # a broken config.json makes transformers raise almost anything
+        raise ValueError(f"init: the configuration of {source} cannot be loaded: {first_line(error)}") from error
     if checkpoint.model_type not in ("vita", "mask2former"):
         raise ValueError(f"init: expected a VITA or Mask2Former model, {source} is of type {checkpoint.model_type!r}")
     is_vita = checkpoint.model_type == "vita"

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import yaml
+
+from ..recipes.plain_yaml import load_yaml
 
 CONFIGS = Path(__file__).parent / "accelerate_configs"
 
@@ -36,7 +37,12 @@ def launch_command(config: str, arguments: Sequence[str], num_processes: int | N
     if not file.is_file():
         names = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
         raise ValueError(f"--accelerate-config: expected one of {names} or a YAML file, got {config!r}")
-    settings = yaml.safe_load(file.read_bytes())
+    try:
+        settings = load_yaml(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"--accelerate-config: {file}: {error}") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"--accelerate-config: {file}: expected a mapping of settings")
     processes = num_processes or settings.get("num_processes") or torch.cuda.device_count()
     if not processes:
         raise ValueError(f"--accelerate-config {config}: expected a GPU, or --num-processes")

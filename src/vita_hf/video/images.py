@@ -96,8 +96,7 @@ def to_rgb_tensor(
     if isinstance(image, str | Path):
         image = read_image(image)
     if isinstance(image, Image.Image):
-        if image.mode in ("I", "F") or image.mode.startswith("I;"):
-            raise ValueError(f"{where}: expected 8 bits per channel, got an image of Pillow's mode {image.mode!r}")
+        check_bit_depth(image, where)
         upright = ImageOps.exif_transpose(image)
         # Pillow converts palettes and other modes that have no channels of their own.
         image = np.array(upright.convert("RGB") if convert_to_rgb else upright)
@@ -120,6 +119,12 @@ def to_rgb_tensor(
     return tensor.expand(3, -1, -1) if channels == 1 else tensor[:3]
 
 
+def check_bit_depth(image: Image.Image, where: str) -> None:
+    """Raise a `ValueError` if an image has more than 8 bits per channel: Pillow would clip them, and not scale."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+        raise ValueError(f"{where}: expected 8 bits per channel, got an image of Pillow's mode {image.mode!r}")
+
+
 def _is_channels_last(image: torch.Tensor, where: str, data_format: str | None, prefers_last: bool) -> bool:
     if data_format is not None:
         return data_format == "channels_last"
@@ -129,4 +134,4 @@ def _is_channels_last(image: torch.Tensor, where: str, data_format: str | None, 
     return last and (prefers_last or not first)
 
 
-__all__ = ["IMAGE_SUFFIXES", "image_size", "is_image", "list_frames", "read_image", "to_rgb_tensor"]
+__all__ = ["IMAGE_SUFFIXES", "check_bit_depth", "image_size", "is_image", "list_frames", "read_image", "to_rgb_tensor"]

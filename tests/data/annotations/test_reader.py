@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import time
 
 import pytest
 
@@ -133,3 +134,25 @@ def test_video_ids_of_other_types(tmp_path, owner):
     content["annotations"][1]["video_id"] = owner
     message = f"annotations[1] (annotation 12): `video_id`: expected an integer, got {owner!r}"
     assert [str(problem) for problem in read_annotations(content).problems] == [message]
+
+
+def test_messages_of_many_problems_take_little_memory(tmp_path):
+    """Every message lists the known categories; their names and ids may be as long as the file."""
+    content = make_ytvis(tmp_path, videos=1)
+    content["categories"] = [{"id": "x" * 200_000, "name": "x"}]
+    content["annotations"] = [track(key, 1, 1, [None] * 4) for key in range(1, 2001)]
+    file = read_annotations(content)
+    messages = [problem.message for problem in file.unknown_categories(file.categories)]
+    assert len(messages) == 2000 and max(map(len, messages)) < 200
+    assert messages[0].startswith("`category_id` 1: expected one of 'xxx")
+
+
+def test_time_for_many_categories_is_linear(tmp_path):
+    content = make_ytvis(tmp_path, videos=1)
+    content["categories"] = [{"id": key, "name": f"category {key}"} for key in range(1, 40_001)]
+    content["annotations"] *= 2000
+    start = time.process_time()
+    file = read_annotations(content)
+    assert len(file.categories) == 40_000 and next(file.unknown_categories([7]))
+    assert len(list(file.unknown_categories(dict.fromkeys(range(10, 40_010))))) == 4000
+    assert time.process_time() - start < 3  # 30 s if it is quadratic

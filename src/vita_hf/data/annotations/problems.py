@@ -58,7 +58,7 @@ class Problem:
         named = ", ".join(f"{name} {shorten(key)}" for name, key in ids.items() if key is not None)
         places = [self.file, self.entry and self.entry + (f" ({named})" if named else "")]
         if self.frame is not None:
-            places.append(f"frame {self.frame}" + (f" ({self.frame_name})" if self.frame_name else ""))
+            places.append(f"frame {self.frame}" + (f" ({self.frame_name[-200:]})" if self.frame_name else ""))
         place = ", ".join(filter(None, places))
         return f"{place}: {self.message}" if place else self.message
 

@@ -167,6 +167,7 @@ class _TableReader:
         self.video_table = "images" if form == "coco" else "videos"
         self.video_ids: set[Id] = set()  # of broken videos, too
         self.annotation_ids: set[Id] = set()
+        self.category_names: set[str] = set()
 
     def note(self, kind: str, message: str, *place: Any) -> None:
         self.file.problems.append(Problem(kind, message, self.file.path, *place))
@@ -209,9 +210,10 @@ class _TableReader:
             return
         if not isinstance(name, str):
             self.note("category-name", f"`name`: expected a string, got {shorten(name)}", place)
-        elif name in self.file.categories.values():
-            self.note("category-name", f"an earlier category has the name {name!r}", place)
+        elif name in self.category_names:
+            self.note("category-name", f"an earlier category has the name {shorten(name)}", place)
         self.file.categories[key] = str(key if name is None else name)
+        self.category_names.add(self.file.categories[key])
 
     def read_video(self, place: str, entry: Any) -> None:
         key = entry.get("id")

@@ -1,8 +1,11 @@
 """Checks of single json values, and short texts that show them."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
+from itertools import islice
 from typing import Any, TypeGuard
+
+from ...ops.rle import shorten
 
 
 def is_integer(value: Any) -> TypeGuard[int]:
@@ -33,7 +36,7 @@ def id_order(key: int | str) -> tuple[bool, int | str]:
     return isinstance(key, str), key
 
 
-def some(values: Iterable, limit: int = 8) -> str:
-    """Join the first few values to a text."""
-    values = list(values)
-    return ", ".join(map(str, values[:limit])) + (f", … ({len(values)})" if len(values) > limit else "")
+def some(values: Collection, limit: int = 8) -> str:
+    """Join the first few values to a short text; strings without quotes."""
+    texts = [value if isinstance(value, str) and len(value) < 60 else shorten(value) for value in islice(values, limit)]
+    return ", ".join(texts) + (f", … ({len(values)})" if len(values) > limit else "")

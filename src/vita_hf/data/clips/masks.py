@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as mask_api
 
-from ...ops.rle import RleError, decode
+from ...ops.rle import RleError, decode_masks
 from ..frames import BrokenSampleError
 from .transforms import Transform
 
@@ -37,13 +37,12 @@ def frame_masks(
             masks[i] = mask_api.decode(mask_api.merge(mask_api.frPyObjects(polygons, height, width)))
     if rles:
         try:
-            pairs, _, _ = decode([*rles.values()], row["height"] * row["width"])  # checks them, unlike pycocotools
+            pixels = decode_masks([*rles.values()], row["height"], row["width"])
         except RleError as error:
             index, problem = next(iter(error.problems.items()))
             where = f"annotation {instances[[*rles][index]]['id']}, frame {frame}"
             raise BrokenSampleError("rle-corrupt", row["video_id"], where, problem) from None
-        pixels = np.repeat(np.tile(np.array([0, 1], dtype=np.uint8), len(pairs)), pairs.ravel())
-        pixels = pixels.reshape(-1, row["width"], row["height"]).transpose(0, 2, 1)
+        pixels = pixels.view(np.uint8)
         for transform in transforms:
             pixels = transform.masks(pixels)
         masks[list(rles)] = pixels
