@@ -330,12 +330,12 @@ NUMBER = "1" + "0" * 400
         ('"fps": null', '"fps": "abc"', "fps: expected a valid number, got 'abc'"),
         ('"fps": null', '"fps": 0', "fps: expected greater than 0, got 0"),
         ('"frame_indices": null', '"frame_indices": [0, 1, 10%s]' % ("0" * 30), r"frame_indices\[2\]: "),
-        ('"id2label": null', '"id2label": []', "id2label: expected a valid dictionary"),
+        ('"id2label": null', '"id2label": []', r"id2label: expected an object, got \[\]"),
         ('"size": [1, 4]', '"size": [1.0, 4.0]', r"size\[0\]: expected a valid integer, got 1\.0"),
         ('"size": [1, 4]', '"size": [30000, 30000]', "size: expected at most 536870912 pixels, got 30000×30000"),
         ('"num_frames": 1', '"num_frames": 1000000000', "num_frames: expected less than or equal to 10000000"),
         ('"score": 0.5', f'"score": {NUMBER}', r"tracks\[0\]\.score: "),
-        ('"score": 0.5', '"score": 1e39', r"tracks\[0\]\.score: expected less than or equal to 3e\+38"),
+        ('"score": 0.5', '"score": 1e39', r"tracks\[0\]\.score: expected less than or equal to 30000.*, got 1e\+39"),
         ('"score": 0.5', '"score": NaN', r"tracks\[0\]\.score: expected a finite number, got nan"),
         ('"label": 0', '"label": 0.5', r"tracks\[0\]\.label: expected a valid integer"),
         ('"label": 0', '"label": -1', r"tracks\[0\]\.label: expected greater than or equal to 0, got -1"),
@@ -348,14 +348,14 @@ NUMBER = "1" + "0" * 400
             "track 0, frame 0: corrupt RLE: its counts end in the middle of a number",
         ),
         ('"counts": "04"', '"counts": "é"', "track 0, frame 0: corrupt RLE: character 'é' at position 0"),
-        ('"counts": "04"', '"counts": ""', "track 0, frame 0: corrupt RLE: no run lengths"),
+        ('"counts": "04"', '"counts": ""', "track 0, frame 0: corrupt RLE: run lengths add up to 0"),
     ],
 )
 def test_json_with_a_hostile_value(tmp_path, old, new, message):
     """None of them may reach pycocotools, which writes beyond its memory for some."""
     text = make(torch.ones(1, 1, 1, 4, dtype=torch.bool), [0.5]).to_json()
-    assert text.count(old) == 1
-    (tmp_path / "r.json").write_text(text.replace(old, new), encoding="utf-8")
+    assert old in text
+    (tmp_path / "r.json").write_text(text.replace(old, new, 1), encoding="utf-8")
     with pytest.raises(ValueError, match=r"r\.json: " + message):
         VideoInstances.from_json(tmp_path / "r.json")
 
