@@ -163,7 +163,7 @@ def test_uncertain_points_are_the_least_certain_of_those_drawn(monkeypatch):
     logits = torch.randn(3, 1, 8, 8)
     drawn = [torch.rand(3, 30, 2), torch.rand(3, 3, 2)]
     queue = iter(drawn)
-    monkeypatch.setattr(loss_vita.torch, "rand", lambda *shape, device=None: next(queue))
+    monkeypatch.setattr(loss_vita.torch, "rand", lambda *shape, device, dtype: next(queue))
     points = sample_uncertain_points(logits, num_points=10, oversample_ratio=3.0, importance_sample_ratio=0.75)
     assert points.shape == (3, 10, 2)
     assert torch.equal(points[:, 7:], drawn[1])

@@ -325,8 +325,40 @@ def test_frozen_detector_trains_the_video_part_only(tmp_path):
         }
         _, grads = gradients(frozen.train(), torch.randn(1, 2, 3, 64, 64), labels(1, 2, 64, 64))
         assert {name.removeprefix("model.").split(".")[0] for name in grads} == asked
-        assert not any(part.training for part in frozen.model.pixel_level_module.modules())
         assert frozen.model.object_encoder.training
+
+
+@pytest.mark.parametrize("backbone", ["timm resnet", "resnet", "swin"])
+def test_frozen_detector_keeps_its_batch_norms_and_nothing_else_in_evaluation_mode(backbone):
+    model = tiny_model(backbone, freeze_detector=True)
+    assert model.train() is model
+    parts = list(model.model.pixel_level_module.modules())
+    norms = [part for part in parts if isinstance(part, torch.nn.BatchNorm2d)]
+    assert bool(norms) == (backbone == "resnet")  # timm's are frozen ones
+    assert not any(norm.training for norm in norms)
+    assert all(part.training for part in parts if part not in norms)  # so that drop path drops, as in the reference
+    before = {name: tensor.clone() for name, tensor in model.model.pixel_level_module.state_dict().items()}
+    model(torch.randn(1, 2, 3, 64, 64), **labels(1, 2, 64, 64)).loss.backward()
+    assert all(
+        torch.equal(tensor, before[name]) for name, tensor in model.model.pixel_level_module.state_dict().items()
+    )
+    assert not any(part.training for part in model.eval().modules())
+    assert all(part.training for part in tiny_model(backbone).train().modules())
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_offloaded_weights_change_nothing(tmp_path, backbone):
+    model, video = tiny_model(backbone), torch.randn(1, 2, 3, 64, 96)
+    model.save_pretrained(tmp_path)
+    room = {"cpu": sum(parameter.numel() for parameter in model.parameters())}  # a quarter of the bytes
+    split = VitaForVideoInstanceSegmentation.from_pretrained(
+        tmp_path, device_map="auto", max_memory=room, offload_folder=tmp_path / "offloaded"
+    ).eval()
+    assert "disk" in split.hf_device_map.values()
+    with torch.no_grad():
+        got, expected = split(video), model(video)
+    assert torch.equal(got.class_queries_logits, expected.class_queries_logits)
+    assert torch.equal(got.masks_queries_logits, expected.masks_queries_logits)
 
 
 def test_output_in_training():

@@ -147,6 +147,15 @@ def test_half_precision(tiny_model, expected):
     assert result.scores[0].item() == pytest.approx(expected.scores[0].item(), abs=0.05)
 
 
+def test_offloaded_weights(tiny_model, expected, tmp_path):
+    settings = {"max_memory": {"cpu": 100_000}, "offload_folder": tmp_path}
+    segmenter = pipeline(
+        "video-instance-segmentation", model=str(tiny_model), device_map="auto", model_kwargs=settings, threshold=0.0
+    )
+    assert "disk" in segmenter.model.hf_device_map.values()
+    assert_equal(segmenter(make_frames()), expected)
+
+
 def test_saved_and_loaded_again(segmenter, expected, tmp_path):
     segmenter.save_pretrained(tmp_path)
     files = {path.name for path in tmp_path.iterdir()}

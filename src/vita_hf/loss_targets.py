@@ -103,7 +103,7 @@ def count_loss_normalizers(
     frame_counts = torch.stack([presence.sum(0) for presence in instance_presence])  # (B, T)
 
     def class_weights(counts: Tensor, queries: int, no_object_weight: float) -> Tensor:
-        matched = counts.clamp(max=queries).sum()
+        matched = counts.clamp(max=queries).sum().float()
         return matched + no_object_weight * (queries * counts.numel() - matched)
 
     matched_per_clip = frame_counts.clamp(max=config.num_queries).sum(1)

@@ -53,10 +53,10 @@ def sample_uncertain_points(
         importance_sample_ratio: share of the points that are the least certain candidates; the others are uniform.
 
     Returns:
-        `(R, num_points, 2)` in [0, 1], x first.
+        `(R, num_points, 2)` float32 in [0, 1], x first.
     """
     masks = logits.shape[0]
-    candidates = torch.rand(masks, int(num_points * oversample_ratio), 2, device=logits.device)
+    candidates = torch.rand(masks, int(num_points * oversample_ratio), 2, device=logits.device, dtype=torch.float32)
     num_uncertain = int(importance_sample_ratio * num_points)
     size = max(1, loss_points.chunk_elements(logits.device) // candidates.shape[1])
     chosen = []
@@ -66,7 +66,7 @@ def sample_uncertain_points(
         chosen.append(candidate_chunk.gather(1, indices[..., None].expand(-1, -1, 2)))
     points = torch.cat(chosen)
     if num_uncertain < num_points:
-        uniform = torch.rand(masks, num_points - num_uncertain, 2, device=logits.device)
+        uniform = torch.rand(masks, num_points - num_uncertain, 2, device=logits.device, dtype=torch.float32)
         points = torch.cat((points, uniform), 1)
     return points
 

@@ -26,7 +26,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .configuration_vita import VitaConfig
 from .modeling_detector import VitaPreTrainedModel
-from .modeling_layers import VitaAttention, VitaDecoderLayer, VitaLayer
+from .modeling_layers import VitaAttention, VitaDecoderLayer, VitaLayer, embedding_rows
 
 # Windows that an object-encoder layer takes at once. Bounds the memory of long videos and does not change results.
 _WINDOW_CHUNK = 16
@@ -139,13 +139,14 @@ class VitaObjectDecoder(VitaPreTrainedModel):
         frame_mask (`torch.Tensor` of shape `(N, T)`, *optional*):
             See [`VitaObjectEncoderLayer`].
         """
-        keys = (encoded_frame_queries + self.frame_queries_embedder.weight).flatten(1, 2)
+        device = encoded_frame_queries.device
+        keys = (encoded_frame_queries + embedding_rows(self.frame_queries_embedder, device)).flatten(1, 2)
         values = encoded_frame_queries.flatten(1, 2)
         mask = None
         if frame_mask is not None:
             mask = frame_mask.repeat_interleave(encoded_frame_queries.shape[2], 1)[:, None, None]
-        positions = self.queries_embedder.weight[None]
-        hidden_states = self.queries_features.weight[None].expand(len(values), -1, -1)
+        positions = embedding_rows(self.queries_embedder, device)[None]
+        hidden_states = embedding_rows(self.queries_features, device)[None].expand(len(values), -1, -1)
         query_states = []
         for layer in self.layers:
             hidden_states = layer(hidden_states, keys, values, positions, mask)

@@ -39,7 +39,7 @@ from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 from .backbones import drop_both_branches
 from .configuration_vita import VitaConfig
-from .modeling_layers import VitaAttention, VitaDecoderLayer, VitaLayer
+from .modeling_layers import VitaAttention, VitaDecoderLayer, VitaLayer, embedding_rows
 from .ops import deformable_attention_from_projections
 
 
@@ -409,14 +409,15 @@ class VitaTransformerModule(nn.Module):
     ) -> Mask2FormerMaskedAttentionDecoderOutput:
         """Decode the frame queries from the pixel decoder's maps, coarsest first, and mask features."""
         keys, values, level_mask_features = [], [], []
-        for level, feature in enumerate(maps):
+        device = mask_features.device
+        for level, (feature, embedding) in enumerate(zip(maps, embedding_rows(self.level_embed, device))):
             size = feature.shape[-2:]
-            value = self.input_projections[level](feature).flatten(2).transpose(1, 2) + self.level_embed.weight[level]
+            value = self.input_projections[level](feature).flatten(2).transpose(1, 2) + embedding
             values.append(value)
             keys.append(value + sine_position_codes(*size, value.shape[-1], value.dtype, value.device))
             with torch.no_grad():  # attention masks carry no gradient
                 pooled = nn.functional.interpolate(mask_features, size=size, mode="bilinear", align_corners=False)
             level_mask_features.append(pooled.flatten(2))
-        queries = self.queries_features.weight[None].expand(mask_features.shape[0], -1, -1)
-        positions = self.queries_embedder.weight[None]
+        queries = embedding_rows(self.queries_features, device)[None].expand(mask_features.shape[0], -1, -1)
+        positions = embedding_rows(self.queries_embedder, device)[None]
         return self.decoder(queries, positions, keys, values, level_mask_features, return_dict=True, **kwargs)

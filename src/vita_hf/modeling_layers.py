@@ -34,6 +34,11 @@ def apply_in_chunks(function: Callable[[Tensor], Tensor], tensor: Tensor, size: 
     return torch.cat([function(chunk) for chunk in tensor.split(size, dim)], dim)
 
 
+def embedding_rows(embedding: nn.Embedding, device: torch.device) -> Tensor:
+    """Look up all rows of an embedding. Offloaded weights are there only during a call, not as `embedding.weight`."""
+    return embedding(torch.arange(embedding.num_embeddings, device=device))
+
+
 def eager_attention_forward(
     module: nn.Module,
     query: Tensor,

@@ -53,9 +53,11 @@ class VitaModel(VitaPreTrainedModel):
 
     def train(self, mode: bool = True) -> "VitaModel":
         super().train(mode)
-        # CODEPATH: see `freeze_parameters`; the statistics of batch norms stay, too.
+        # CODEPATH: see `freeze_parameters`; the statistics of batch norms stay, too. Drop path follows the mode.
         if self.config.freeze_detector:
-            self.pixel_level_module.eval()
+            for module in self.pixel_level_module.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
         return self
 
     def detect(

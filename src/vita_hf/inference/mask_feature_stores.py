@@ -84,7 +84,7 @@ class DiskStore(MaskFeatureStore):
     def chunks(self) -> Generator[Tensor]:
         self._file.seek(0)
         for shape, dtype in self._forms:
-            features = torch.empty(shape, dtype=dtype)
+            features = torch.empty(shape, dtype=dtype, device="cpu")
             content = memoryview(features.view(torch.uint8).numpy()).cast("B")
             while content:
                 read = self._file.readinto(content)

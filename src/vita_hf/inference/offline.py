@@ -162,16 +162,23 @@ def _read_chunks(
 ) -> Generator[FrameChunk]:
     """Yield chunks on the model's device and in its dtype, each prepared while its predecessor is used."""
     chunk_size = options.chunk_size or model.config.detector_chunk_size
+    device = _compute_device(model)
 
     def prepare() -> Generator[FrameChunk]:
         for chunk in processor.iterate_chunks(source, chunk_size, sampling, options.max_frames):
             pixels = chunk.pixel_values.to(model.dtype)
-            yield replace(chunk, pixel_values=pixels.pin_memory() if model.device.type == "cuda" else pixels)
+            yield replace(chunk, pixel_values=pixels.pin_memory() if device.type == "cuda" else pixels)
 
     with closing(read_ahead(prepare())) as chunks:
         for chunk in chunks:
-            yield replace(chunk, pixel_values=chunk.pixel_values.to(model.device, non_blocking=True))
+            yield replace(chunk, pixel_values=chunk.pixel_values.to(device, non_blocking=True))
             del chunk
+
+
+def _compute_device(model: VitaForVideoInstanceSegmentation) -> torch.device:
+    """Return the device that the model computes on. If weights are offloaded, only Accelerate's hook knows it."""
+    device = getattr(getattr(model, "_hf_hook", None), "execution_device", None)
+    return model.device if device is None else torch.device(device)
 
 
 def read_ahead(items: Generator[T]) -> Generator[T]:

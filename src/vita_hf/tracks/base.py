@@ -36,7 +36,7 @@ class Tracks:
     def __post_init__(self):
         count = len(self.scores)
         if self.track_ids is None:
-            self.track_ids = torch.arange(count)
+            self.track_ids = torch.arange(count, device="cpu")
         for name in ("scores", "labels", "query_indices", "track_ids"):
             shape = tuple(getattr(self, name).shape)
             if shape != (count,):
@@ -60,10 +60,10 @@ class Tracks:
 
     def __getitem__(self, index: Any) -> Self:
         if not isinstance(index, int | slice):
-            index = torch.as_tensor(index).cpu()
+            index = torch.as_tensor(index, device="cpu")
             if not index.numel():  # an empty list has no dtype of its own
                 index = index.long()
-        rows = torch.arange(len(self))[index].reshape(-1)
+        rows = torch.arange(len(self), device="cpu")[index].reshape(-1)
         return replace(
             self,
             scores=self.scores[rows],
@@ -143,7 +143,7 @@ class Tracks:
         Returns:
             Int64 tensor (h, w): a track id, or -1 where there is no track. Of tracks with equal scores, the first wins.
         """
-        label_map = torch.full(self.size, -1, dtype=torch.int64)
+        label_map = torch.full(self.size, -1, dtype=torch.int64, device="cpu")
         masks = self.masks_at(frame)
         for row in self.scores.argsort(descending=True, stable=True).flip(0):
             label_map[masks[row]] = self.track_ids[row]
@@ -154,7 +154,7 @@ class Tracks:
         if isinstance(self.masks, Tensor):
             return self
         tracks = [_decode_masks(track, self.size) for track in self.masks]
-        empty = torch.zeros((0, self.num_frames, *self.size), dtype=torch.bool)
+        empty = torch.zeros((0, self.num_frames, *self.size), dtype=torch.bool, device="cpu")
         return replace(self, masks=torch.stack(tracks) if tracks else empty)
 
     def to_rle(self) -> Self:
@@ -167,11 +167,15 @@ class Tracks:
 def _decode_areas(tracks: list[list[dict]], size: tuple[int, int]) -> Tensor:
     """Count the pixels of all RLEs, and check them: int64 tensor (k * T,)."""
     masks = [rle["counts"] for track in tracks for rle in track]
-    return torch.from_numpy(decode(masks, math.prod(size))[2]) if masks else torch.zeros(0, dtype=torch.int64)
+    return (
+        torch.from_numpy(decode(masks, math.prod(size))[2])
+        if masks
+        else torch.zeros(0, dtype=torch.int64, device="cpu")
+    )
 
 
 def _decode_masks(rles: list[dict], size: tuple[int, int]) -> Tensor:
     """Decode n RLEs to a bool tensor (n, h, w)."""
     if not rles:
-        return torch.zeros((0, *size), dtype=torch.bool)
+        return torch.zeros((0, *size), dtype=torch.bool, device="cpu")
     return torch.from_numpy(decode_masks([rle["counts"] for rle in rles], *size)).contiguous()

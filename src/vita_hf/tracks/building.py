@@ -108,8 +108,8 @@ class VideoInstancesBuilder:
         self.embeddings = mask_embeddings[unique.to(mask_embeddings.device)].float()
 
         self.num_frames = 0
-        self.score_sums = torch.zeros(len(unique), dtype=torch.float64)
-        self.pixel_counts = torch.zeros(len(unique), dtype=torch.int64)
+        self.score_sums = torch.zeros(len(unique), dtype=torch.float64, device="cpu")
+        self.pixel_counts = torch.zeros(len(unique), dtype=torch.int64, device="cpu")
         self.mask_chunks: list[Tensor] = []
         self.counts: list[list[str]] = [[] for _ in unique]  # only the RLE's strings: a dict would need more memory
 
@@ -174,7 +174,7 @@ class VideoInstancesBuilder:
         """
         if self.target_size is None or not self.num_frames:
             raise ValueError("no frames were processed")
-        mask_scores = (self.score_sums / (self.pixel_counts + 1e-6)).float()
+        mask_scores = (self.score_sums / (self.pixel_counts.float() + 1e-6)).float()
         scores, order = (self.class_scores * mask_scores[self.rows]).sort(descending=True, stable=True)
         order = order[scores >= self.threshold]
         rows = self.rows[order]
@@ -184,7 +184,7 @@ class VideoInstancesBuilder:
         elif self.mask_chunks:
             masks = torch.cat([chunk[:, rows].transpose(0, 1) for chunk in self.mask_chunks], dim=1)
         else:
-            masks = torch.zeros((0, self.num_frames, *self.target_size), dtype=torch.bool)
+            masks = torch.zeros((0, self.num_frames, *self.target_size), dtype=torch.bool, device="cpu")
         return VideoInstances(
             scores=scores[: len(order)],
             labels=self.labels[order],

@@ -90,7 +90,7 @@ class VideoInstances(Tracks):
         Raises:
             ValueError: if a class is not in `id2label`.
         """
-        keep = torch.ones(len(self), dtype=torch.bool)
+        keep = torch.ones(len(self), dtype=torch.bool, device="cpu")
         if min_score is not None:
             keep &= self.scores >= min_score
         if labels is not None:
@@ -230,7 +230,7 @@ class VideoInstances(Tracks):
         content = read_content(text, where)
 
         def column(name: str, dtype: torch.dtype) -> torch.Tensor:
-            return torch.tensor([getattr(track, name) for track in content.tracks], dtype=dtype)
+            return torch.tensor([getattr(track, name) for track in content.tracks], dtype=dtype, device="cpu")
 
         try:
             result = cls(

@@ -212,7 +212,7 @@ class Trainer:
     ) -> tuple[dict[str, float], bool]:
         """Average the losses over processes, log what any process skipped, and tell whether any is to stop."""
         skipped = [message for batch in batches for message in batch["skipped"]]
-        events = torch.tensor([float(bool(stop)), len(skipped)], device=self.accelerator.device)
+        events = torch.tensor([bool(stop), len(skipped)], device=self.accelerator.device, dtype=torch.float32)
         sums = self.accelerator.reduce(torch.cat([events, torch.stack(list(losses.values()))]), "sum")
         stops, skips, *totals = sums.tolist()
         if skips:

@@ -50,7 +50,7 @@ def collate_clips(clips: Sequence[dict[str, Any]], **normalization: Any) -> dict
         raise ValueError(f"clips: expected at least one, all with the same number of frames, got {lengths}")
     pixels = normalize_and_pad([clip["pixel_values"] for clip in clips], **normalization)
     instances = [len(clip["class_labels"]) for clip in clips]
-    masks = torch.zeros((sum(instances), lengths[0], *pixels.shape[-2:]), dtype=torch.bool)
+    masks = torch.zeros((sum(instances), lengths[0], *pixels.shape[-2:]), dtype=torch.bool, device=pixels.device)
     for clip, padded in zip(clips, masks.split(instances)):
         height, width = clip["mask_labels"].shape[-2:]
         padded[..., :height, :width] = clip["mask_labels"]
