@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as mask_api
 from transformers import AutoVideoProcessor
 
-from helpers.videos import random_video, write_images, write_video
+from helpers.videos import encode_video, random_video, write_images, write_video
 from vita_hf import VitaVideoProcessor
 from vita_hf.image_processing_vita import resize_output_size
 from vita_hf.video.images import list_frames
@@ -170,8 +170,15 @@ def test_floats():
         pixels = processor(video.astype(dtype) / 255, do_rescale=False).pixel_values_videos
         torch.testing.assert_close(pixels, expected, rtol=0, atol=2e-6)
         assert pixels.dtype == torch.float32
-    with pytest.warns(UserWarning, match="pass do_rescale=False"):
-        processor(video / 255)
+        assert torch.equal(processor(video.astype(dtype) / 255).pixel_values_videos, expected)
+        black = np.zeros_like(video[:1], dtype=dtype)
+        pixels = processor(np.concatenate([black, video / 255]).astype(dtype)).pixel_values_videos
+        assert torch.equal(pixels[:, 1:], expected)
+    mixed = np.concatenate([video / 255, video]).astype(np.float32)
+    with pytest.raises(ValueError, match=r"video 0, frame 3: values up to 25\d after frames with values in 0 … 1"):
+        processor(mixed)
+    with pytest.raises(ValueError, match="video 0, frame 0: pixel values must be finite, got nan"):
+        processor(video * np.nan)
 
 
 def test_the_input_is_left_alone():
@@ -249,8 +256,19 @@ def test_metadata_of_a_file(processor, tmp_path):
     (metadata,) = processor(path, return_metadata=True).video_metadata
     assert (metadata.total_num_frames, metadata.fps, metadata.duration) == (12, 24.0, 0.5)
     assert (metadata.height, metadata.width) == (20, 30)
+    assert metadata.timestamps == [index / 24 for index in range(12)]
     with pytest.raises(ValueError, match="2 videos"):
         processor([path, path], video_metadata=[{"total_num_frames": 12}])
+
+
+def test_times_of_a_variable_frame_rate(tmp_path):
+    times = [0, 0.02, 0.04, 0.06, 0.08, 0.1, 1, 2, 3, 4]
+    path = encode_video(tmp_path / "phone.mp4", random_video(10, 48, 64), times)
+    inputs = VitaVideoProcessor()(path, do_sample_frames=True, fps=1, return_metadata=True)
+    assert inputs.frame_mask.shape == (1, 5)
+    (metadata,) = inputs.video_metadata
+    assert (metadata.total_num_frames, metadata.frames_indices) == (10, [0, 6, 7, 8, 9])
+    assert metadata.timestamps == [0, 1, 2, 3, 4]
 
 
 def test_fetch_videos(tmp_path):
@@ -331,8 +349,8 @@ def test_torchcodec_is_used_where_asked(processor, tmp_path, monkeypatch):
         def __len__(self):
             return len(video)
 
-        def __getitem__(self, index):
-            return torch.from_numpy(video[index])
+        def get_frame_at(self, index):
+            return SimpleNamespace(data=torch.from_numpy(video[index]), pts_seconds=index / 8)
 
     package, decoders = types.ModuleType("torchcodec"), types.ModuleType("torchcodec.decoders")
     decoders.VideoDecoder = VideoDecoder

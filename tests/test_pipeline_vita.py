@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForUniversalSegmentation, Mask2FormerConfig, pipeline
 
-from helpers.videos import FRAMES, HEIGHT, WIDTH, make_frames, write_images, write_video
+from helpers.videos import FRAMES, HEIGHT, WIDTH, encode_video, make_frames, write_images, write_video
 from vita_hf import VideoInstances, VideoInstanceSegmentationPipeline, VitaVideoProcessor
 
 
@@ -117,6 +117,52 @@ def test_frames_a_second(segmenter, tmp_path):
     assert_equal(result, segmenter(make_frames(12)[result.frame_indices]))
     assert segmenter(path, fps=100).num_frames == 12
     assert segmenter(path, stride=4, max_frames=2).frame_indices == [0, 4]
+
+
+def test_times_of_a_variable_frame_rate(segmenter, tmp_path):
+    times = [0, 0.02, 0.04, 0.06, 0.08, 0.1, 1, 2, 3, 4]
+    path = encode_video(tmp_path / "phone.mp4", make_frames(10), times)
+    result = segmenter(path)
+    np.testing.assert_allclose(result.timestamps, times, atol=1e-4)
+    assert result.frame_indices is None
+    result = segmenter(path, fps=1)
+    assert result.frame_indices == [0, 6, 7, 8, 9]
+    np.testing.assert_allclose(result.timestamps, [0, 1, 2, 3, 4], atol=1e-4)
+    again = VideoInstances.from_json(result.to_json())
+    assert (again.timestamps, again.fps) == (result.timestamps, result.fps)
+
+
+def test_a_rate_for_images(segmenter, tmp_path):
+    folder = write_images(tmp_path / "frames", make_frames(6))
+    result = segmenter(folder, frame_rate=4)
+    assert (result.fps, result.timestamps) == (4, [0, 0.25, 0.5, 0.75, 1, 1.25])
+    assert segmenter(folder, frame_rate=4, fps=2).frame_indices == [0, 2, 4]
+    path = write_video(tmp_path / "video.mp4", make_frames(6), rate=12)
+    assert segmenter(path, frame_rate=4).fps == 12  # the file knows better
+
+
+def test_floats_in_the_unit_range(segmenter, expected):
+    assert_equal(segmenter(make_frames() / 255), expected)
+    assert_equal(segmenter(torch.from_numpy(make_frames()).permute(0, 3, 1, 2) / 255), expected)
+
+
+def test_strict_refuses_damaged_files(segmenter, tmp_path):
+    path = encode_video(tmp_path / "cut.mkv", make_frames(30))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert 0 < segmenter(path).num_frames < 30
+    with pytest.raises(ValueError, match=r"cut\.mkv is damaged from frame \d+ on: "):
+        segmenter(path, strict=True)
+
+
+@pytest.mark.parametrize("kind", ["webp", "png", "gif", "path"])
+def test_animated_images_are_videos(segmenter, tmp_path, kind):
+    frames = [Image.fromarray(frame) for frame in make_frames()]
+    suffix, options = ("webp", {"lossless": True}) if kind in ("webp", "path") else (kind, {})
+    path = tmp_path / f"animation.{suffix}"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=[100, 50, 200, 100, 150], **options)
+    result = segmenter(path if kind == "path" else Image.open(path))
+    assert result.num_frames == FRAMES
+    np.testing.assert_allclose(result.timestamps, [0, 0.1, 0.15, 0.35, 0.45], atol=1e-6)
 
 
 def test_defaults_of_the_constructor_and_of_a_call(tiny_model, expected):

@@ -13,9 +13,8 @@
 # limitations under the License.
 """Video processor of VITA: videos to tensors, outputs to instances."""
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -35,8 +34,8 @@ from .tracks.building import VideoInstancesBuilder
 from .tracks.instances import VideoInstances
 from .video.batching import FrameChunk, normalize_and_pad
 from .video.download import shown
-from .video.frame_source import EveryNth, FrameSource, check_frame_size
-from .video.images import to_rgb_tensor
+from .video.frame_source import Choice, Frame, FrameSource, FramesPerSecond, check_frame_size
+from .video.images import FloatScale, to_rgb_tensor
 from .video.reader import VideoReader
 from .video.resizing import resize_output_size
 from .video.sources import open_video, split_videos
@@ -108,8 +107,9 @@ class VitaVideoProcessor(BaseVideoProcessor):
             Gray is repeated and alpha dropped; with `do_convert_rgb=False`, frames that are not RGB are errors. Images
             are turned upright by their EXIF tag, video files by their rotation.
 
-            Values are uint8 or float. Floats are also in [0, 255], or in [0, 1] with `do_rescale=False`. Tensors are
-            processed on their device, or on `device`.
+            Values are uint8 or float. Float videos are in [0, 1] (these become uint8) or in [0, 255]: the first frame
+            that is not black shows which. With `do_rescale=False`, floats are taken as they are. Tensors are processed
+            on their device, or on `device`.
 
         Returns:
             `BatchFeature` with
@@ -120,7 +120,7 @@ class VitaVideoProcessor(BaseVideoProcessor):
             - **original_sizes** int64 (B, 2): height and width before resizing.
             - **frame_mask** bool (B, T): True for a video's own frames, False after the end of a shorter one.
             - **video_metadata** (with `return_metadata=True`): a list of `VideoMetadata` with each video's original
-              height and width, the indices of its frames, and its frame rate if known.
+              height and width, the indices and `timestamps` of its frames, and its frame rate if known.
 
         Raises:
             ValueError: if there are no videos or no frames, the frames of a video differ in size, the resized videos
@@ -142,10 +142,9 @@ class VitaVideoProcessor(BaseVideoProcessor):
         ```
         """  # noqa: D403 - it starts with the name of an argument
         settings = self._complete_settings(kwargs)
-        do_convert_rgb, do_sample_frames = settings["do_convert_rgb"], settings["do_sample_frames"]
         num_frames, fps = settings["num_frames"], settings["fps"]
         sampler = None
-        if do_sample_frames and not (num_frames is None and fps is None):
+        if settings["do_sample_frames"] and not (num_frames is None and fps is None):
             sampler = partial(self.sample_frames, num_frames=num_frames, fps=fps)
         videos = split_videos(videos)
         metadata = settings["video_metadata"]
@@ -157,22 +156,23 @@ class VitaVideoProcessor(BaseVideoProcessor):
         for index, (video, known) in enumerate(zip(videos, metadata)):
             name = f"video {index} ({shown(video)})" if isinstance(video, str | Path) else f"video {index}"
             source = open_video(video, name, settings["decoder"])
-            indices, known = _choose_frames(source, known, sampler)
-            rgb_frames = self._read_frames(source, indices, do_convert_rgb, settings)
+            choice, known = _choose_frames(source, known, sampler, fps if num_frames is None else None)
+            rgb_frames = self._read_frames(source, choice, settings)
             first = next(rgb_frames)
-            frames.append(chain([first], rgb_frames))
-            sources.append((source, indices, known))
+            read: list[Frame] = []
+            frames.append(_record(chain([first], rgb_frames), read))
+            sources.append((source, known, read))
         batch = self._preprocess(frames, **settings)
         if settings["return_metadata"]:
-            sizes, lengths = batch["original_sizes"].tolist(), batch["frame_mask"].sum(1).tolist()
-            batch["video_metadata"] = [_complete_metadata(*facts) for facts in zip(*zip(*sources), sizes, lengths)]
+            sizes = batch["original_sizes"].tolist()
+            batch["video_metadata"] = [_complete_metadata(*facts, size) for facts, size in zip(sources, sizes)]
         return batch
 
     def iterate_chunks(
         self,
         source: FrameSource,
         chunk_size: int,
-        indices: Sequence[int] | EveryNth | None = None,
+        choice: Choice | None = None,
         max_frames: int | None = None,
         **kwargs: Unpack[VitaVideoProcessorKwargs],
     ) -> Iterator[FrameChunk]:
@@ -184,7 +184,7 @@ class VitaVideoProcessor(BaseVideoProcessor):
         Args:
             source: The video, from [`~vita_hf.video.sources.open_video`].
             chunk_size: Number of frames in every chunk but the last.
-            indices: Which of its frames to use; by default all. `do_sample_frames` is ignored.
+            choice: Which of its frames to use; by default all. `do_sample_frames` is ignored.
             max_frames: The maximum number of frames to use; by default all.
             kwargs: Settings as for a call.
 
@@ -192,11 +192,13 @@ class VitaVideoProcessor(BaseVideoProcessor):
             ValueError: as for a call, but only once the offending frame is reached.
         """
         settings = self._complete_settings({**kwargs, "return_tensors": "pt"})
-        frames = islice(self._read_frames(source, indices, settings["do_convert_rgb"], settings), max_frames)
+        frames = islice(self._read_frames(source, choice, settings), max_frames)
         for first in frames:
-            batch = self._preprocess([chain([first], islice(frames, chunk_size - 1))], **settings)
+            read: list[Frame] = []
+            batch = self._preprocess([_record(chain([first], islice(frames, chunk_size - 1)), read)], **settings)
             sizes = (tuple(batch[name][0].tolist()) for name in ("frame_sizes", "original_sizes"))
-            yield FrameChunk(batch["pixel_values_videos"][0], *sizes)
+            indices, times = [frame.index for frame in read], [frame.time for frame in read]
+            yield FrameChunk(batch["pixel_values_videos"][0], *sizes, indices, times)
 
     def _complete_settings(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Check the settings of a call and add the processor's own."""
@@ -212,30 +214,23 @@ class VitaVideoProcessor(BaseVideoProcessor):
     def _read_frames(
         self,
         source: FrameSource,
-        indices: Sequence[int] | EveryNth | None,
-        do_convert_rgb: bool,
+        choice: Choice | None,
         settings: Mapping[str, Any],
-    ) -> Iterator[torch.Tensor]:
-        """Yield the frames of a video, all of one size, as RGB tensors (3, h, w) in their own dtype."""
-        size, brightest = None, -1.0
-        for index, frame in enumerate(source.frames(indices)):
-            where = f"{source.name}, frame {index if indices is None else indices[index]}"
-            if isinstance(frame, str | Path):
-                where += f" ({frame})"
-            frame = to_rgb_tensor(frame, where, settings["input_data_format"], do_convert_rgb)
-            size = size or frame.shape[1:]
-            check_frame_size(where, frame.shape[1:], size)
-            if settings["do_rescale"] and frame.is_floating_point():
-                brightest = max(brightest, frame.max().item())
-            yield frame if settings["device"] is None else frame.to(settings["device"])
+    ) -> Iterator[Frame]:
+        """Yield the frames of a video, all of one size, with images as RGB tensors (3, h, w), uint8 or float."""
+        size, scale = None, FloatScale()
+        for frame in source.read(choice):
+            where = f"{source.name}, frame {frame.index}"
+            if isinstance(frame.image, str | Path):
+                where += f" ({frame.image})"
+            image = to_rgb_tensor(frame.image, where, settings["input_data_format"], settings["do_convert_rgb"])
+            size = size or image.shape[1:]
+            check_frame_size(where, image.shape[1:], size)
+            if settings["do_rescale"]:
+                image = scale(image, where)
+            yield frame._replace(image=image if settings["device"] is None else image.to(settings["device"]))
         if size is None:
             raise ValueError(f"{source.name} has no frames")
-        if 0 <= brightest <= 1:
-            warnings.warn(
-                f"{source.name}: float frames with values of at most 1 were rescaled; "
-                "pass do_rescale=False if they are in [0, 1] already",
-                stacklevel=2,
-            )
 
     def _preprocess(  # ty: ignore[incompatible-method-override] - frames come one at a time
         self,
@@ -316,11 +311,12 @@ class VitaVideoProcessor(BaseVideoProcessor):
             videos = [self.fetch_videos(video, sample_indices_fn=sample_indices_fn) for video in video_url_or_urls]
             return [list(part) for part in zip(*videos)]
         reader = VideoReader(video_url_or_urls, self.decoder)
-        indices, metadata = _choose_frames(reader, None, sample_indices_fn)
-        frames = list(reader.frames(indices))
+        choice, metadata = _choose_frames(reader, None, sample_indices_fn)
+        frames = list(reader.read(choice))
         if not frames:
             raise ValueError(f"{reader.path} has no frames")
-        return np.stack(frames), _complete_metadata(reader, indices, metadata, frames[0].shape[:2], len(frames))
+        images = np.stack([frame.image for frame in frames])
+        return images, _complete_metadata(reader, metadata, frames, images.shape[1:3])
 
     @torch.no_grad()
     def post_process_video_instance_segmentation(
@@ -393,25 +389,54 @@ class VitaVideoProcessor(BaseVideoProcessor):
         return results
 
 
-def _choose_frames(source: FrameSource, metadata: VideoMetadata | None, sampler: Callable | None):
-    """Return the indices of the frames to use (None: all), and the metadata that the choice is based on."""
+@dataclass
+class _TimedMetadata(VideoMetadata):
+    """Metadata of a video that may have no constant frame rate."""
+
+    frame_times: list[float] | None = None
+
+    @property
+    def timestamps(self) -> list[float]:
+        """Times of the sampled frames in seconds."""
+        return super().timestamps if self.frame_times is None else self.frame_times
+
+
+def _choose_frames(
+    source: FrameSource, metadata: VideoMetadata | None, sampler: Callable | None, fps: float | None = None
+) -> tuple[Choice | None, VideoMetadata | None]:
+    """Return the choice of frames (None: all), by time if `fps` is given, and the metadata that it is based on."""
     if sampler is None:
         return None, metadata
     if metadata is None:
         metadata = VideoMetadata(total_num_frames=source.count_frames(), fps=source.fps)
+        if fps is not None and source.timed:
+            return FramesPerSecond(fps), metadata
     return sorted(int(index) for index in sampler(metadata=metadata)), metadata
 
 
-def _complete_metadata(source: FrameSource, indices, metadata: VideoMetadata | None, size, num_frames: int):
+def _record(frames: Iterable[Frame], read: list[Frame]) -> Iterator[torch.Tensor]:
+    """Yield the images of frames, and append the frames to `read` without them."""
+    for frame in frames:
+        read.append(frame._replace(image=None))
+        yield frame.image
+
+
+def _complete_metadata(
+    source: FrameSource, metadata: VideoMetadata | None, read: list[Frame], size: Sequence[int]
+) -> VideoMetadata:
     """Complete the metadata once the frames have been read."""
-    metadata = metadata or VideoMetadata(total_num_frames=num_frames, fps=source.fps)
+    metadata = metadata or VideoMetadata(total_num_frames=len(read), fps=source.fps)
     duration = metadata.total_num_frames / metadata.fps if metadata.fps else None
-    return replace(
-        metadata,
-        height=size[0],
+    times = [frame.time for frame in read if frame.time is not None]
+    return _TimedMetadata(
+        total_num_frames=metadata.total_num_frames,
+        fps=metadata.fps,
         width=size[1],
+        height=size[0],
         duration=metadata.duration or duration,
-        frames_indices=list(range(num_frames)) if indices is None else indices,
+        video_backend=metadata.video_backend,
+        frames_indices=[frame.index for frame in read],
+        frame_times=times if len(times) == len(read) else None,
     )
 
 

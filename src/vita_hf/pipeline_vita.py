@@ -121,12 +121,13 @@ class VideoInstanceSegmentationPipeline(Pipeline):
     def _sanitize_parameters(self, **kwargs):
         options = SegmentationOptions(**kwargs)  # this and the next line fail before a video is opened
         label_indices(options.classes or (), self.model.config.id2label)
-        return {name: kwargs[name] for name in ("decoder",) if name in kwargs}, kwargs, {}
+        return {name: kwargs[name] for name in ("decoder", "frame_rate", "strict") if name in kwargs}, kwargs, {}
 
     def preprocess(self, input_: Any, **kwargs: Any) -> dict[str, Any]:
         """Open a video; its frames are read as they are needed."""
         video = input_.content if isinstance(input_, _Video) else input_
-        return {"source": open_video(video, decoder=kwargs.get("decoder") or self.video_processor.decoder)}
+        decoder = kwargs.pop("decoder", None) or self.video_processor.decoder
+        return {"source": open_video(video, decoder=decoder, **kwargs)}
 
     def _forward(self, input_tensors: dict[str, Any], **kwargs: Any) -> ModelOutput:
         options = SegmentationOptions(**kwargs)

@@ -85,9 +85,9 @@ def test_a_video_is_opened_once_and_decoded_once_per_pass(predict, monkeypatch, 
     opened, decoded = [], []
     initialize, decode = VideoReader.__init__, VideoReader._decode_pyav
 
-    def count_opened(reader, *arguments):
+    def count_opened(reader, *arguments, **options):
         opened.append(reader)
-        initialize(reader, *arguments)
+        initialize(reader, *arguments, **options)
 
     def count_decoded(reader):
         for frame in decode(reader):
@@ -432,7 +432,6 @@ def of_damaged_images(path):
 
 BROKEN = {
     "cut.mp4": (cut_off, r"cut\.mp4 cannot be decoded as a video: .*Invalid data"),
-    "cut-later.mp4": (cut_off_behind_its_index, r"cut-later\.mp4 cannot be decoded as a video: .*Invalid data"),
     "empty.mp4": (lambda path: path.touch(), r"empty\.mp4 cannot be decoded as a video: .*Invalid data"),
     "frameless.avi": (without_packets, r"frameless\.avi has no frames"),
     "sound.mp4": (only_sound, r"sound\.mp4 cannot be decoded as a video: it has no video stream"),
@@ -493,11 +492,15 @@ def test_unusual_videos(predict, name):
     assert (folder / "overlay.mp4").is_file() and (folder / "contact_sheet.png").is_file()
 
 
-def test_of_a_file_that_ends_between_frames_the_rest_is_used(predict, caplog):
-    cut_off_behind_its_index(Path("cut.mp4"), extra=0)
+@pytest.mark.parametrize("extra, reason", [(0, "the file ends after 2.00 of 4.00 s"), (5, "data is missing")])
+def test_of_a_file_that_is_cut_off_the_rest_is_used(predict, caplog, extra, reason):
+    cut_off_behind_its_index(Path("cut.mp4"), extra)
     assert predict("cut.mp4", "--json-only")[0] == 0
     assert VideoInstances.from_json("out/cut/results.json").num_frames == 20
-    assert "cut.mp4 states 40 frames but ends after 20: it may be cut off" in caplog.text
+    message = f"cut.mp4 is damaged from frame 20 on: {reason}"
+    assert caplog.text.count(message) == 1
+    code, _, errors = predict("cut.mp4", "--json-only", "--strict", "-o", "strict")
+    assert code == 1 and errors.startswith(f"error: {message}")
 
 
 def test_a_missing_codec_package(predict, monkeypatch):

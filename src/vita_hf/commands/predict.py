@@ -20,8 +20,8 @@ from ..tracks.labels import label_indices
 from ..video.download import download, is_url, shown
 from ..video.frame_source import FrameSource
 from ..video.images import list_frames
-from ..video.reader import VIDEO_SUFFIXES, VideoReader, import_av
-from ..video.sources import open_video
+from ..video.reader import VideoReader, import_av
+from ..video.sources import list_videos, open_video, refuse_live_sources
 from .errors import EXPECTED_ERRORS, describe_error
 
 RESULTS, PICTURES, RECORD = "results.json", ("overlay.mp4", "contact_sheet.png"), "run.json"
@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     model = args.model or SHIPPED_MODEL
     inputs = {"model": describe_model(model), "dtype": args.dtype, "json_only": args.json_only, **settings}
     del inputs["chunk_size"]  # does not change results
+    if not args.strict:
+        del inputs["strict"]  # as in records of earlier versions
 
     unfinished = []
     for name in list(videos)[rank::num_processes]:
@@ -77,7 +79,8 @@ def segment(
 ) -> None:
     """Segment one video, write its folder, which appears when it is complete, and print the tracks."""
     # Opened once: an address is downloaded only once.
-    source = open_video(video, decoder=options.decoder or segmenter.video_processor.decoder)
+    decoder = options.decoder or segmenter.video_processor.decoder
+    source = open_video(video, decoder=decoder, frame_rate=options.frame_rate, strict=options.strict)
     inputs = {**inputs, **describe_video(video, source)}
     if not inputs["json_only"]:
         # An overlay takes about as much space as its video; images take about ten times as much as a video of them.
@@ -129,12 +132,13 @@ def find_videos(arguments: list[str]) -> dict[str, str]:
     """
     paths: list[str] = []
     for argument in arguments:
-        if not is_url(argument) and not Path(argument).exists():
-            raise FileNotFoundError(f"no such video: {argument}")
-        if is_url(argument) or not Path(argument).is_dir() or list_frames(Path(argument)):
+        refuse_live_sources(argument)
+        if is_url(argument) or Path(argument).is_file():
             paths.append(argument)
-        elif videos := [str(item) for item in sorted(Path(argument).iterdir()) if _is_video(item)]:
-            paths += videos
+        elif not Path(argument).is_dir():
+            raise FileNotFoundError(f"no such video: {argument}")
+        elif videos := list_videos(Path(argument)):
+            paths += [argument] if videos == [Path(argument)] else map(str, videos)
         else:
             raise ValueError(f"the folder {argument} holds no images, no videos and no folders of images")
     named: dict[str, str] = {}
@@ -150,12 +154,6 @@ def find_videos(arguments: list[str]) -> dict[str, str]:
 
 def _is_same(path: str, other: str) -> bool:
     return path == other or (not (is_url(path) or is_url(other)) and os.path.samefile(path, other))
-
-
-def _is_video(path: Path) -> bool:
-    if path.name[0] == ".":
-        return False
-    return bool(list_frames(path)) if path.is_dir() else path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def name_results(video: str) -> str:

@@ -13,7 +13,8 @@ from ..inference.options import LOWEST_SCORE
 from ..pipeline_vita import VideoInstanceSegmentationPipeline
 from ..tracks.instances import VideoInstances
 from ..tracks.table import html_table
-from ..video.reader import VideoReader, import_av
+from ..video.frame_source import Choice, Frame
+from ..video.reader import VideoReader, import_decoding
 
 _READABLE_HEIGHT = 360  # smaller videos are enlarged, so that labels can be read
 _BROWSER_CODECS = frozenset({"av1", "h264", "vp8", "vp9"})
@@ -131,8 +132,8 @@ class _Upload(VideoReader):
         self._stopped = stopped
         super().__init__(path)
 
-    def frames(self, indices: Any = None) -> Iterator[Any]:
-        for frame in super().frames(indices):
+    def read(self, chosen: Choice | None = None) -> Iterator[Frame]:
+        for frame in super().read(chosen):
             if self._stopped.is_set():
                 raise InterruptedError("stopped")
             yield frame
@@ -140,11 +141,11 @@ class _Upload(VideoReader):
 
 def find_playback_problem(upload: str) -> str | None:
     """Say why a browser may not play an uploaded video; None if it can."""
-    av = import_av()
+    decoding = import_decoding()
     try:
-        with av.open(upload) as container:
-            codec = container.streams.video[0].codec.name
-    except (av.error.FFmpegError, IndexError):
+        with decoding.open_container(upload) as container:
+            codec = decoding.choose_stream(container).codec_context.codec.name
+    except (decoding.FFmpegError, AttributeError):  # no stream, or no decoder
         return "This file is damaged, or no video."
     if codec in _BROWSER_CODECS:
         return None

@@ -25,7 +25,7 @@ from ..tracks.building import VideoInstancesBuilder
 from ..tracks.instances import VideoInstances
 from ..tracks.labels import label_indices
 from ..video.batching import FrameChunk
-from ..video.frame_source import EveryNth, FrameSource, sample_frames
+from ..video.frame_source import FrameSource, Sampling, sample_frames
 from ..video.sources import open_video
 from .mask_feature_stores import MaskFeatureStore, make_store
 from .options import SegmentationOptions
@@ -86,37 +86,53 @@ def segment_video(
     ```
     """
     label_indices(options.classes or (), model.config.id2label)  # fails before the video is opened
-    source = open_video(video, name, options.decoder or processor.decoder)
+    decoder = options.decoder or processor.decoder
+    source = open_video(video, name, decoder, frame_rate=options.frame_rate, strict=options.strict)
     source.check()
     sampling = sample_frames(source, options.fps, options.stride)
     with ExitStack() as stack:
-        frame_queries, sizes, store = _detect(model, processor, source, sampling, options, stack)
+        frame_queries, sizes, shown, store = _detect(model, processor, source, sampling, options, stack)
         video_states = model.model.associate(torch.cat(frame_queries)[None, None])["video_states"][-1][-1]
         num_frames = sum(map(len, frame_queries))
         del frame_queries
         instances = _build_instances(model, video_states, store, source, num_frames, sizes, options)
-    indices = None if sampling is None else [sampling[position] for position in range(num_frames)]
-    return replace(instances, frame_indices=indices, fps=source.fps)
+    return replace(instances, fps=source.fps or _average_rate(*shown), **_describe_frames(*shown))
+
+
+def _describe_frames(indices: list[int], times: list[float | None]) -> dict[str, Any]:
+    """Return the fields of the result that say which frames of the video it covers, and when they are shown."""
+    return {
+        "frame_indices": None if indices == list(range(len(indices))) else indices,
+        "frame_times": None if None in times else times,
+    }
+
+
+def _average_rate(indices: list[int], times: list[float | None]) -> float | None:
+    """Measure the frame rate of a video whose header does not state it."""
+    first, last = times[0], times[-1]
+    return None if first is None or last is None or first == last else (indices[-1] - indices[0]) / (last - first)
 
 
 def _detect(
     model: VitaForVideoInstanceSegmentation,
     processor: VitaVideoProcessor,
     source: FrameSource,
-    sampling: EveryNth | None,
+    sampling: Sampling | None,
     options: SegmentationOptions,
     stack: ExitStack,
-) -> tuple[list[Tensor], tuple[Size, Size], MaskFeatureStore]:
+) -> tuple[list[Tensor], tuple[Size, Size], tuple[list[int], list[float | None]], MaskFeatureStore]:
     """
     Run the detector over all frames.
 
     Returns:
-        The frame queries (n, fQ, C) of each chunk; the frame size before padding and the original frame size; and the
-        mask features in a store, which `stack` closes.
+        The frame queries (n, fQ, C) of each chunk; the frame size before padding and the original frame size; indices
+        and times of the frames; and the mask features in a store, which `stack` closes.
     """
     frame_queries: list[Tensor] = []
+    indices: list[int] = []
+    times: list[float | None] = []
     store: MaskFeatureStore | None = None
-    length = source.length if source.length is None or sampling is None else sampling.count(source.length)
+    length = source.length if sampling is None else sampling.count(source)
     if length is not None and options.max_frames is not None:
         length = min(length, options.max_frames)
     read = partial(_read_chunks, model, processor, source, sampling, options)
@@ -137,10 +153,12 @@ def _detect(
                 stack.callback(store.close)
             store.append(features)
             sizes = chunk.frame_size, chunk.original_size
+            indices += chunk.indices
+            times += chunk.times
             del features, chunk
             bar.update(len(queries))
     assert store is not None  # the processor raises an error if there are no frames
-    return frame_queries, sizes, store
+    return frame_queries, sizes, (indices, times), store
 
 
 def _recompute_mask_features(
@@ -157,7 +175,7 @@ def _read_chunks(
     model: VitaForVideoInstanceSegmentation,
     processor: VitaVideoProcessor,
     source: FrameSource,
-    sampling: EveryNth | None,
+    sampling: Sampling | None,
     options: SegmentationOptions,
 ) -> Generator[FrameChunk]:
     """Yield chunks on the model's device and in its dtype, each prepared while its predecessor is used."""

@@ -30,11 +30,13 @@ class SegmentationOptions:
             otherwise recompute.
         chunk_size: Number of frames that the detector processes at once; by default the model's `detector_chunk_size`.
             Smaller chunks need less memory and give the same result.
-        fps: Use this many frames per second; all of them if the video has fewer. Requires a video with a known frame
-            rate.
+        fps: Use this many frames per second, by the times at which they are shown; all of them while the video has
+            fewer. Requires a video with times or a `frame_rate`.
         stride: Use every `stride`-th frame. Cannot be combined with `fps`.
         max_frames: The maximum number of frames to use.
+        frame_rate: Frames per second of videos that have no times of their own: folders, lists and arrays of images.
         decoder: Decoder of video files; by default the processor's.
+        strict: Whether a damaged video file is an error. Otherwise what can be decoded is used, with a warning.
         progress: Whether to show progress bars; by default only on a terminal.
 
     Raises:
@@ -62,7 +64,9 @@ class SegmentationOptions:
     fps: float | None = None
     stride: int | None = None
     max_frames: int | None = None
+    frame_rate: float | None = None
     decoder: Decoder | None = None
+    strict: bool = False
     progress: bool | None = None
 
     def __post_init__(self):
@@ -74,7 +78,7 @@ class SegmentationOptions:
             raise ValueError(f"threshold must be between 0 and 1, got {self.threshold}")
         if self.classes is not None and not isinstance(self.classes, str | int) and not len(self.classes):
             raise ValueError("classes must name at least one class, got none")
-        for name in ("top_k", "chunk_size", "fps", "stride", "max_frames"):
+        for name in ("top_k", "chunk_size", "fps", "stride", "max_frames", "frame_rate"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")

@@ -32,6 +32,7 @@ class Tracks:
     id2label: Mapping[int, str] | None = field(default=None, repr=False)
     frame_indices: Sequence[int] | None = field(default=None, repr=False)
     fps: float | None = None
+    frame_times: Sequence[float] | None = field(default=None, repr=False)
 
     def __post_init__(self):
         count = len(self.scores)
@@ -54,6 +55,12 @@ class Tracks:
                 raise ValueError(f"frame_indices: expected {self.num_frames} frames, got {len(indices)}")
             if (indices < 0).any() or (np.diff(indices) <= 0).any():
                 raise ValueError("frame_indices must be at least 0 and in increasing order")
+        if self.frame_times is not None:
+            times = np.asarray(self.frame_times, dtype=np.float64)
+            if len(times) != self.num_frames:
+                raise ValueError(f"frame_times: expected {self.num_frames} frames, got {len(times)}")
+            if not np.isfinite(times).all() or (times < 0).any() or (np.diff(times) <= 0).any():
+                raise ValueError("frame_times must be finite, at least 0 and in increasing order")
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -89,7 +96,12 @@ class Tracks:
 
     @property
     def timestamps(self) -> list[float] | None:
-        """Seconds from the start of the video to each of the T frames; None if `fps` is unknown."""
+        """
+        Seconds from the start of the video to each of the T frames: `frame_times`, or computed from `fps`; None if
+        both are unknown.
+        """
+        if self.frame_times is not None:
+            return [float(time) for time in self.frame_times]
         return [number / self.fps for number in self.frame_numbers] if self.fps else None
 
     @property

@@ -61,8 +61,8 @@ def plot(
     ```
     """
     sheet = ContactSheet(result, path, num_frames=num_frames, columns=columns, width=width)
-    for frame, image in read_result_frames(result, open_video(video, decoder=decoder), sheet.chosen):
-        sheet.add(image, frame)
+    for frame in read_result_frames(result, open_video(video, decoder=decoder), sheet.chosen):
+        sheet.add(frame.image, frame.index)
     sheet.save()
     return sheet.picture
 

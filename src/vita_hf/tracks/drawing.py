@@ -42,7 +42,8 @@ def render(
         labels: Whether to write track ids, class names and scores.
         scale: Size of the pictures relative to the video: above 1 to read labels in small videos, below 1 for smaller
             files.
-        fps: Frame rate of the file; by default that of the result's frames, or 10 if unknown.
+        fps: Frame rate of the file. By default, frames are shown at the times at which the video shows them, with the
+            video's sound in an `.mp4`; 10 per second if nothing says when.
         contact_sheet: Where to write a contact sheet as well, without decoding the video again; see
             [`~vita_hf.tracks.contact_sheet.plot`].
         decoder: Decoder of video files, "pyav" or "torchcodec".
@@ -86,24 +87,18 @@ def render(
     sheet = None if contact_sheet is None else ContactSheet(result, contact_sheet)
     height, width = (max(1, round(scale * side)) for side in result.size)
     numbers = result.frame_numbers
-    with video_writer(path, fps or _sampled_fps(result, source.fps) or 10) as write:
+    open_sound = source.open_sound if fps is None and path.suffix.lower() == ".mp4" else None
+    with video_writer(path, fps or result.fps or 10, open_sound) as write:
         frames = read_result_frames(result, source)
         bar = {"description": f"{short_name(source.name)}: drawing", "total": result.num_frames, "unit": "frame"}
-        for frame, image in progress_bar(frames, **bar, shown=progress):
-            write(painter.draw(image, frame, (height, width)), numbers[frame])
+        for frame in progress_bar(frames, **bar, shown=progress):
+            drawn = painter.draw(frame.image, frame.index, (height, width))
+            write(drawn, numbers[frame.index], frame.time if fps is None else None)
             if sheet is not None:
-                sheet.add(image, frame)
+                sheet.add(frame.image, frame.index)
     if sheet is not None:
         sheet.save()
     return path
-
-
-def _sampled_fps(result: Tracks, video_fps: float | None) -> float | None:
-    """Compute the frame rate of the result's frames, which may be only some of the video's."""
-    fps, numbers = result.fps or video_fps, result.frame_numbers
-    if not fps or len(numbers) < 2:
-        return fps
-    return fps * (len(numbers) - 1) / (numbers[-1] - numbers[0])
 
 
 __all__ = ["render"]

@@ -42,10 +42,12 @@ class VideoInstances(Tracks):
         track_ids: Int64 tensor (k,); by default 0 … k-1.
         id2label: Names of the classes.
         frame_indices: Index in the video of each of the T frames, in increasing order; by default the first T.
-        fps: Frame rate of the video itself, before any frames were left out; None if unknown.
+        fps: Average frame rate of the video itself, before any frames were left out; None if unknown.
+        frame_times: When each of the T frames is shown, in seconds from the start of the video, in increasing order;
+            by default they follow from `fps`. Videos of phones and webcams have no constant rate.
 
     Raises:
-        ValueError: if shapes or lengths are inconsistent, or `frame_indices` are not increasing.
+        ValueError: if shapes or lengths are inconsistent, or `frame_indices` or `frame_times` are not increasing.
 
     Example:
     ```python
@@ -168,7 +170,7 @@ class VideoInstances(Tracks):
             raise ImportError("to_supervision needs the supervision package: pip install supervision") from error
         masks = self.masks_at(frame)
         rows = masks.flatten(1).any(1).nonzero()[:, 0]
-        visible = replace(self[rows], masks=masks[rows, None], num_frames=1, frame_indices=None)
+        visible = replace(self[rows], masks=masks[rows, None], num_frames=1, frame_indices=None, frame_times=None)
         return supervision.Detections(
             xyxy=visible.boxes[:, 0].numpy(),
             mask=masks[rows].numpy(),
@@ -202,6 +204,7 @@ class VideoInstances(Tracks):
             "num_frames": self.num_frames,
             "fps": self.fps,
             "frame_indices": None if self.frame_indices is None else self.frame_numbers,
+            "frame_times": None if self.frame_times is None else self.timestamps,
             "id2label": None if self.id2label is None else {str(key): name for key, name in self.id2label.items()},
             "tracks": [dict(zip(names, row)) for row in rows],
         }
@@ -244,6 +247,7 @@ class VideoInstances(Tracks):
                 id2label=content.id2label,
                 frame_indices=content.frame_indices,
                 fps=content.fps,
+                frame_times=content.frame_times,
             )
             check_masks(content)
         except ValueError as error:

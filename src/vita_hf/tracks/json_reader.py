@@ -13,6 +13,7 @@ _MAX_FRAMES = 10_000_000  # two days at 60 frames/s
 
 _Int64 = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
 _Index = Annotated[int, Field(ge=0, lt=1 << 63)]
+_Seconds = Annotated[float, Field(ge=0)]
 _Side = Annotated[int, Field(ge=1, le=MAX_PIXELS)]
 
 
@@ -41,6 +42,7 @@ class Content(BaseModel):
     num_frames: Annotated[int, Field(ge=0, le=_MAX_FRAMES)]
     fps: Annotated[float, Field(gt=0)] | None
     frame_indices: Annotated[list[_Index], Field(fail_fast=True)] | None
+    frame_times: Annotated[list[_Seconds], Field(fail_fast=True)] | None = None  # missing in older files
     id2label: dict[_Int64, str] | None
     tracks: Annotated[list[_Track], Field(fail_fast=True)]
 

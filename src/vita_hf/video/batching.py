@@ -16,11 +16,15 @@ class FrameChunk:
         pixel_values: Float32 tensor (n, 3, H, W), normalized and padded.
         frame_size: (h, w) after resizing, before padding.
         original_size: (h, w) of the video itself.
+        indices: The frames' numbers in the video.
+        times: When they are shown, in seconds from the start of the video; None where unknown.
     """
 
     pixel_values: Tensor
     frame_size: tuple[int, int]
     original_size: tuple[int, int]
+    indices: list[int]
+    times: list[float | None]
 
 
 def padded_size(sizes: Iterable[Sequence[int]], divisor: int) -> tuple[int, int]:

@@ -2,10 +2,28 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any
+from itertools import chain, pairwise
+from typing import Any, NamedTuple
+
+# Containers round times, many to milliseconds: a frame may be stamped that much later than it is due.
+_ROUNDING = 0.001
+
+
+class Frame(NamedTuple):
+    """
+    A frame of a video.
+
+    Attributes:
+        index: Its number in the video, from 0.
+        time: Seconds from the start of the video to its presentation, or None if unknown.
+        image: An image of any kind.
+    """
+
+    index: int
+    time: float | None
+    image: Any
 
 
 class FrameSource(ABC):
@@ -14,9 +32,11 @@ class FrameSource(ABC):
 
     Attributes:
         name: The video's name in messages.
-        fps: Frames per second, or None if unknown.
+        fps: Average frames per second, or None if unknown.
         length: Number of frames as far as known without decoding, or None. For video files it may be wrong.
-        rereadable: Whether `frames` can be called again.
+        duration: Seconds, as far as known without decoding, or None.
+        timed: Whether frames have times.
+        rereadable: Whether `read` can be called again.
     """
 
     name: str
@@ -24,13 +44,29 @@ class FrameSource(ABC):
     length: int | None = None
     rereadable: bool = True
 
+    @property
+    def duration(self) -> float | None:
+        return self.length / self.fps if self.length and self.fps else None
+
+    @property
+    def timed(self) -> bool:
+        return self.fps is not None
+
     @abstractmethod
-    def frames(self, indices: Container[int] | None = None) -> Iterator[Any]:
-        """Yield the frames with these indices (by default all) in order: images of any kind."""
+    def read(self, chosen: "Container[int] | FramesPerSecond | None" = None) -> Iterator[Frame]:
+        """Yield the chosen frames (by default all) in order."""
+
+    def frames(self, chosen: "Container[int] | FramesPerSecond | None" = None) -> Iterator[Any]:
+        """Yield the images of the chosen frames (by default all) in order."""
+        return (frame.image for frame in self.read(chosen))
+
+    def open_sound(self) -> Any:
+        """Open the video's sound, if it has any: an `av` container that the caller closes, or None."""
+        return None
 
     def count_frames(self) -> int:
         """Count the frames, if need be by decoding them all."""
-        return sum(1 for _ in self.frames())
+        return sum(1 for _ in self.read())
 
     def check(self) -> None:
         """Check what can be checked without decoding, so that a long run does not fail at its end."""
@@ -48,38 +84,92 @@ def check_frame_size(where: str, size: Sequence[int], first: Sequence[int]) -> N
 
 @dataclass(frozen=True)
 class EveryNth(Container[int]):
-    """The frame indices ⌊0·step⌋, ⌊1·step⌋, ⌊2·step⌋ … of a video of any length; `step` is at least 1."""
+    """The frame indices 0, `step`, 2·`step` … of a video of any length."""
 
-    step: int | Fraction
+    step: int
 
     def __contains__(self, index: Any) -> bool:
-        return math.ceil(index / self.step) * self.step < index + 1
+        return index % self.step == 0
 
-    def __getitem__(self, position: int) -> int:
-        return math.floor(position * self.step)
-
-    def count(self, num_frames: int) -> int:
-        """Count the indices below `num_frames`."""
-        return math.ceil(num_frames / self.step)
+    def count(self, source: FrameSource) -> int | None:
+        """Estimate how many frames of a video are chosen; None if its length is unknown."""
+        return None if source.length is None else math.ceil(source.length / self.step)
 
 
-def sample_frames(source: FrameSource, fps: float | None = None, stride: int | None = None) -> EveryNth | None:
+@dataclass(frozen=True)
+class FramesPerSecond:
+    """The frames that are on the screen 0, 1/`rate`, 2/`rate` … seconds after the first; each frame once."""
+
+    rate: float
+
+    def chooses(self, start: float, end: float) -> bool:
+        """Tell whether a frame that is on the screen from `start` until `end` seconds is chosen."""
+        due = math.ceil((start - _ROUNDING) * self.rate) / self.rate
+        return due < end - _ROUNDING
+
+    def count(self, source: FrameSource) -> int | None:
+        """Estimate how many frames of a video are chosen; None if its duration is unknown."""
+        if source.duration is None:
+            return None
+        frames = math.ceil(source.duration * self.rate)
+        return frames if source.length is None else min(frames, source.length)
+
+
+Sampling = EveryNth | FramesPerSecond
+Choice = Container[int] | FramesPerSecond
+
+
+def choose_frames(frames: Iterator[Frame], chosen: Choice | None) -> Iterator[Frame]:
+    """Yield the chosen frames of all frames; [`FramesPerSecond`] needs their times."""
+    if chosen is None:
+        return frames
+    if isinstance(chosen, FramesPerSecond):
+        return _at_rate(frames, chosen)
+    indices = frozenset(chosen) if isinstance(chosen, Collection) else chosen
+    return (frame for frame in frames if frame.index in indices)
+
+
+def _at_rate(frames: Iterator[Frame], chosen: FramesPerSecond) -> Iterator[Frame]:
+    """A frame is on the screen until the next one; the last one as long as the one before it."""
+    first: float | None = None
+    duration = 0.0
+    for frame, following in pairwise(chain(frames, [None])):
+        assert frame is not None and frame.time is not None
+        start = 0.0 if first is None else frame.time - first
+        if following is None or following.time is None:
+            duration -= _ROUNDING
+        else:
+            duration = following.time - frame.time
+        if first is None or chosen.chooses(start, start + duration):
+            yield frame
+        first = frame.time - start
+
+
+def sample_frames(source: FrameSource, fps: float | None = None, stride: int | None = None) -> Sampling | None:
     """
-    Choose `fps` frames per second (all if the video has fewer), or every `stride`-th frame.
+    Choose `fps` frames per second (all while the video has fewer), or every `stride`-th frame.
 
     Returns:
-        The indices of the frames, or None for all frames.
+        The choice for [`FrameSource.read`]; None for all frames.
 
     Raises:
-        ValueError: if `fps` is given and the video does not state its frame rate.
+        ValueError: if `fps` is given and nothing says how fast the video plays.
     """
-    step: int | Fraction = stride or 1
     if fps is not None:
-        if source.fps is None:
-            raise ValueError(f"{source.name} does not state its frame rate: pass stride, not fps")
-        rate, target = (Fraction(value).limit_denominator(1_000_000) for value in (source.fps, fps))
-        step = max(Fraction(1), rate / target)
-    return None if step == 1 else EveryNth(step)
+        if not source.timed:
+            raise ValueError(f"{source.name} does not state its frame rate: pass stride, not fps, or pass frame_rate")
+        return FramesPerSecond(fps)
+    return None if stride in (None, 1) else EveryNth(stride)
 
 
-__all__ = ["EveryNth", "FrameSource", "check_frame_size", "sample_frames"]
+__all__ = [
+    "Choice",
+    "EveryNth",
+    "Frame",
+    "FrameSource",
+    "FramesPerSecond",
+    "Sampling",
+    "check_frame_size",
+    "choose_frames",
+    "sample_frames",
+]

@@ -1,6 +1,8 @@
 """Images: list them, read them, and convert them to RGB tensors."""
 
+import math
 import re
+from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,20 +14,37 @@ from PIL import Image, ImageOps
 
 from .download import download, is_url, shown
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    ".apng .avif .avifs .bmp .heic .heif .jfif .jp2 .jpe .jpeg .jpg .pgm .png .pnm .ppm .tga .tif .tiff .webp".split()
+)
+ANIMATION_SUFFIXES = frozenset({".apng", ".avif", ".avifs", ".webp"})  # of files that are often animated
+_HEIF_SUFFIXES = frozenset({".heic", ".heif"})
+# Formats whose further pictures are frames or pages. Those of a JPEG are previews or the other eye's view.
+_ANIMATED_FORMATS = frozenset({"AVIF", "GIF", "PNG", "TIFF", "WEBP"})
+
+_MOST_OVERSHOOT = 2.0  # a float video in 0 … 255 that stays below this is black
 
 # The EXIF tag of the orientation, and its values that turn the image by a quarter.
 _EXIF_ORIENTATION, _SIDEWAYS = 0x0112, frozenset({5, 6, 7, 8})
 
 
 def list_frames(directory: str | Path) -> list[Path]:
-    """List the images of a folder, without hidden files, in natural order of their names: `2.jpg` before `10.jpg`."""
+    """
+    List the images of a folder, without hidden files, in natural order of their names: `2.jpg` before `10.jpg`.
+
+    Of images that differ in nothing but the suffix, as `0.jpg` and `0.png`, only one is a frame: that of the suffix
+    which most images have, or which comes first in the alphabet (masks are png beside jpg).
+    """
 
     def natural(path: Path):
         return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
 
-    images = (p for p in Path(directory).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != ".")
-    return sorted(images, key=natural)
+    images = [p for p in Path(directory).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.name[0] != "."]
+    counts = Counter(path.suffix.lower() for path in images)
+    frames: dict[str, Path] = {}
+    for path in sorted(images, key=lambda path: (-counts[path.suffix.lower()], path.suffix.lower(), path.name)):
+        frames.setdefault(path.stem, path)
+    return sorted(frames.values(), key=natural)
 
 
 def is_image(item: Any) -> bool:
@@ -44,31 +63,70 @@ def read_image(path: str | Path) -> Image.Image:
     Raises:
         FileNotFoundError: if there is no such file.
         OSError: if the address cannot be reached.
-        ValueError: if the file cannot be decoded as an image.
+        ValueError: if the file cannot be decoded as an image, or is an animation.
     """
-    with _open_image(path) as image:
+    with open_image(path) as image:
+        pictures = _count_pictures(image)
         image.load()
-        return image
+    _refuse_animation(pictures, shown(path))
+    return image
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
     """Read (height, width) of the upright image from the file's header alone; raises like `read_image`."""
-    with _open_image(path) as image:
+    with open_image(path) as image:
+        pictures = _count_pictures(image)
         width, height = image.size
         sideways = image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS
+    _refuse_animation(pictures, shown(path))
     return (width, height) if sideways else (height, width)
 
 
+def is_animation(image: str | Path | Image.Image) -> bool:
+    """Tell whether an image, or a file as far as it can be read, has several frames or pages."""
+    if isinstance(image, Image.Image):
+        return _count_pictures(image) > 1
+    try:
+        with open_image(image) as opened:
+            return is_animation(opened)
+    except (OSError, ValueError):
+        return False
+
+
+def _count_pictures(image: Image.Image) -> int:
+    return getattr(image, "n_frames", 1) if image.format in _ANIMATED_FORMATS else 1
+
+
+def _refuse_animation(pictures: int, where: str) -> None:
+    if pictures > 1:
+        raise ValueError(f"{where}: expected one picture, got an animation of {pictures}: pass it alone, as a video")
+
+
 @contextmanager
-def _open_image(path: str | Path) -> Generator[Image.Image]:
+def open_image(path: str | Path) -> Generator[Image.Image]:
+    """Open an image for a block that reads it; raises like `read_image`."""
     file = download(str(path)) if is_url(path) else path
+    heif = Path(path).suffix.lower() in _HEIF_SUFFIXES
+    if heif:
+        _register_heif()
     try:
         with Image.open(file) as image:
             yield image
     except FileNotFoundError:
         raise FileNotFoundError(f"image file not found: {path}") from None
-    except (OSError, SyntaxError) as error:  # Pillow's decoders raise either on damaged files
-        raise ValueError(f"{shown(path)} cannot be decoded as an image: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files make Pillow raise almost anything, even TypeError and struct.error
+        hint = " (HEIC images need the pillow-heif package: pip install pillow-heif)" if heif else ""
+        raise ValueError(f"{shown(path)} cannot be decoded as an image: {error}{hint}") from error
+
+
+def _register_heif() -> None:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return
+    register_heif_opener()
 
 
 def to_rgb_tensor(
@@ -96,6 +154,7 @@ def to_rgb_tensor(
     if isinstance(image, str | Path):
         image = read_image(image)
     if isinstance(image, Image.Image):
+        _refuse_animation(_count_pictures(image), where)
         check_bit_depth(image, where)
         upright = ImageOps.exif_transpose(image)
         # Pillow converts palettes and other modes that have no channels of their own.
@@ -134,4 +193,51 @@ def _is_channels_last(image: torch.Tensor, where: str, data_format: str | None, 
     return last and (prefers_last or not first)
 
 
-__all__ = ["IMAGE_SUFFIXES", "check_bit_depth", "image_size", "is_image", "list_frames", "read_image", "to_rgb_tensor"]
+class FloatScale:
+    """
+    Bring the float frames of one video to values in 0 … 255; frames of other types stay as they are.
+
+    Values in 0 … 1 are recognized by the first frame that is not black, and become uint8. They may exceed 1 a little,
+    as after bicubic resizing.
+    """
+
+    def __init__(self) -> None:
+        self._in_unit_range: bool | None = None
+
+    def __call__(self, frame: torch.Tensor, where: str) -> torch.Tensor:
+        """
+        Scale a frame.
+
+        Raises:
+            ValueError: if its values are not in the range of earlier frames, or not finite.
+        """
+        if not frame.is_floating_point():
+            return frame
+        brightest = frame.max().item()
+        if not math.isfinite(brightest):
+            raise ValueError(f"{where}: pixel values must be finite, got {brightest}")
+        if self._in_unit_range is None and brightest > 0:
+            self._in_unit_range = brightest < _MOST_OVERSHOOT
+        if not self._in_unit_range:
+            return frame
+        if brightest >= _MOST_OVERSHOOT:
+            raise ValueError(
+                f"{where}: values up to {brightest:g} after frames with values in 0 … 1: floats must be all in "
+                "0 … 1 or all in 0 … 255"
+            )
+        return (frame * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+__all__ = [
+    "ANIMATION_SUFFIXES",
+    "IMAGE_SUFFIXES",
+    "FloatScale",
+    "check_bit_depth",
+    "image_size",
+    "is_animation",
+    "is_image",
+    "list_frames",
+    "open_image",
+    "read_image",
+    "to_rgb_tensor",
+]

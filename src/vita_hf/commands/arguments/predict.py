@@ -21,8 +21,8 @@ _EXAMPLES = """examples:
   vita-hf predict talk.mp4 --fps 5 --max-frames 500 --threshold 0.5 --classes person "teddy bear"
   vita-hf predict long.mp4 --dtype bfloat16 --mask-features disk
 
-A folder with images is one video. A folder without images stands for all videos and folders of images in it. Under
-accelerate or torchrun, processes (GPUs) share the videos:
+A folder of images is one video. A folder of videos stands for all videos and folders of images in it; what is left out
+is named. Under accelerate or torchrun, processes (GPUs) share the videos:
   accelerate launch --multi_gpu --num_processes 4 -m vita_hf predict videos/ --model vita-r50-ytvis2019
 """
 
@@ -50,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rate.add_argument("--stride", type=int, metavar="N", help="use every N-th frame")
     add = frames.add_argument
     add("--max-frames", type=int, metavar="N", help="use at most N frames")
+    add("--frame-rate", type=float, metavar="FPS", help="frames per second of folders of images (overlays: 10)")
+    add("--strict", action="store_true", help="refuse damaged video files, instead of using what can be decoded")
     add("--decoder", choices=get_args(Decoder), help="decoder of video files (default: the processor's)")
 
     add = parser.add_argument_group("speed and memory").add_argument
