@@ -7,12 +7,17 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 
 from vita_hf.ops import available_backends, build, loader, multi_scale_deformable_attention, rle
 from vita_hf.ops.__main__ import main
+
+# Any library that can be loaded, in place of one that was compiled.
+LIBRARY = next((Path(torch.__file__).parent / "lib").glob("libtorch_global_deps.*"))
+MAKE_LIBRARY = f'cp {LIBRARY} "$last"'
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the stand-in compilers are shell scripts")
 
@@ -23,6 +28,7 @@ def compiler(tmp_path, monkeypatch):
     script = tmp_path / "c++"
     monkeypatch.setenv("CXX", str(script))
     monkeypatch.setenv("VITA_HF_KERNELS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(build, "_TRY_OUT", build._TRY_OUT.replace(", torch", ""))  # which takes seconds to import
     # A fresh cache, so that the process neither forgets the real libraries nor loads them twice.
     monkeypatch.setattr(loader, "library_error", functools.cache(loader.library_error.__wrapped__))
     loader._warn_once.cache_clear()
@@ -42,7 +48,7 @@ def calls(tmp_path):
 
 
 def test_two_processes_compile_once(compiler, tmp_path):
-    compiler('sleep 2; echo library > "$last"')
+    compiler(f"sleep 2; {MAKE_LIBRARY}")
     code = "from vita_hf.ops.build import build; print(build('cpp'))"
     both = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -51,14 +57,14 @@ def test_two_processes_compile_once(compiler, tmp_path):
     outputs = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     (path,) = {out for out, _ in outputs}
-    assert open(path.strip()).read() == "library\n"
+    assert Path(path.strip()).read_bytes() == LIBRARY.read_bytes()
     assert calls(tmp_path) == 1
     assert sum("compiling the cpp kernels" in err for _, err in outputs) == 1
     assert [p for p in (tmp_path / "cache").iterdir() if p.suffix == ".tmp"] == []
 
 
 def test_a_build_says_so_and_is_kept(compiler, tmp_path, capfd):
-    compiler('echo library > "$last"')
+    compiler(MAKE_LIBRARY)
     first = build.build("cpp")
     message = capfd.readouterr().err
     assert re.fullmatch(r"vita-hf: compiling the cpp kernels, once .* … \d+ s\n", message)
@@ -68,7 +74,7 @@ def test_a_build_says_so_and_is_kept(compiler, tmp_path, capfd):
 
 
 def test_the_key_follows_compiler_and_torch(compiler, monkeypatch):
-    compiler('echo library > "$last"')
+    compiler(MAKE_LIBRARY)
     first = build.build("cpp")
     monkeypatch.setattr(torch, "__version__", "99.0")
     second = build.build("cpp")
@@ -116,9 +122,73 @@ def test_no_compiler(compiler, monkeypatch):
         assert available_backends() == ["pytorch"]
 
 
-def test_a_library_that_does_not_load(compiler):
+def test_a_library_that_does_not_load(compiler, tmp_path):
     compiler('echo library > "$last"')
-    with pytest.warns(UserWarning, match="slower implementations take over"):
+    message = r"slower implementations take over: the library that .*c\+\+ made cannot be loaded, see \S+\.log"
+    with pytest.warns(UserWarning, match=message):
+        assert available_backends() == ["pytorch"]
+    (log,) = (tmp_path / "cache").glob("*.log")
+    assert "invalid ELF header" in log.read_text() or "OSError" in log.read_text()
+    assert not list((tmp_path / "cache").glob("*.so")) + list((tmp_path / "cache").glob("*.tmp"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "no checksum"])
+def test_a_damaged_library_is_built_again(compiler, tmp_path, damage):
+    compiler(MAKE_LIBRARY)
+    library = build.build("cpp")
+    content = library.read_bytes()
+    if damage == "cut":
+        library.write_bytes(content[: len(content) // 2])
+    elif damage == "changed":
+        library.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    else:
+        library.with_suffix(".sha256").unlink()
+    assert build.build("cpp") == library
+    assert library.read_bytes() == content and calls(tmp_path) == 2
+    assert build.build("cpp") == library and calls(tmp_path) == 2
+
+
+def test_what_others_can_write_is_not_loaded(compiler, tmp_path):
+    previous = os.umask(0o002)  # as where every user has a group
+    try:
+        compiler(MAKE_LIBRARY)
+        library = build.build("cpp")
+    finally:
+        os.umask(previous)
+    assert library.stat().st_mode & 0o777 == library.parent.stat().st_mode & 0o777 == 0o755
+    for path, mode in ((library, 0o775), (library, 0o757), (library.parent, 0o777), (library.parent, 0o1777)):
+        path.chmod(mode)
+        with pytest.raises(build.BuildError, match=rf"other users can write to {path}: `chmod go-w {path}`"):
+            build.build("cpp")
+        path.chmod(0o755)
+    assert build.build("cpp") == library
+    library.parent.chmod(0o777)
+    library.unlink()
+    with pytest.raises(build.BuildError, match="other users can write to"):
+        build.build("cpp")  # not even written there
+    assert calls(tmp_path) == 1
+
+
+@pytest.mark.parametrize("owner", ["library", "folder", "link"])
+def test_what_others_own_is_not_loaded(compiler, tmp_path, monkeypatch, owner):
+    compiler(MAKE_LIBRARY)
+    library = build.build("cpp")
+    link = tmp_path / "link"
+    link.symlink_to(library.parent)
+    foreign = {"library": library, "folder": library.parent, "link": link}[owner]
+    if owner == "link":
+        monkeypatch.setenv("VITA_HF_KERNELS_CACHE", str(link))
+        assert build.build("cpp") == link / library.name
+    lstat, inode = Path.lstat, foreign.lstat().st_ino
+
+    def of_another_user(path, **options):
+        state = lstat(path)
+        return os.stat_result([*state[:4], 4711, *state[5:]]) if state.st_ino == inode else state
+
+    monkeypatch.setattr(Path, "lstat", of_another_user)
+    with pytest.raises(build.BuildError, match=r"belongs to another user: expected your own or root's"):
+        build.build("cpp")
+    with pytest.warns(UserWarning, match="belongs to another user"):
         assert available_backends() == ["pytorch"]
 
 
@@ -146,7 +216,7 @@ def test_importing_compiles_and_loads_nothing(compiler, tmp_path):
 
 
 def test_command_line(compiler, monkeypatch, capsys):
-    compiler('echo library > "$last"')
+    compiler(MAKE_LIBRARY)
     monkeypatch.setattr(sys, "argv", ["vita_hf.ops", "build"])
     assert main() == 0
     assert capsys.readouterr().out.strip() == str(build.build("cpp"))

@@ -9,6 +9,7 @@ import hashlib
 import os
 import shlex
 import shutil
+import stat
 import subprocess
 import sys
 import time
@@ -17,6 +18,11 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
+
+from ..files import hash_content, write_atomically
+
+# torch brings the libraries that the kernels need.
+_TRY_OUT = "import ctypes, sys, torch; ctypes.CDLL(sys.argv[1])"
 
 NAMESPACES = {"cpp": "vita_hf_cpp", "cuda": "vita_hf_cuda"}
 
@@ -47,7 +53,7 @@ def build(backend: str, arches: Sequence[str] = (), retry: bool = False, namespa
     Compile the library of a backend, unless the cache has it.
 
     The cache is keyed by the sources, torch's version, the compiler and its target, and all flags. A file lock keeps
-    processes that start together from compiling twice.
+    processes that start together from compiling twice. A library that has changed since it was built is built again.
 
     Args:
         backend: `"cpp"` or `"cuda"`.
@@ -60,7 +66,8 @@ def build(backend: str, arches: Sequence[str] = (), retry: bool = False, namespa
         The path of the library.
 
     Raises:
-        BuildError: if there is no compiler, no source or no device to compile for, or the compiler fails.
+        BuildError: if there is no compiler, no source or no device to compile for, the compiler fails, or another user
+            could have written the library.
     """
     root = source_dir()
     rle = [root.parent / "rle"] if backend == "cpp" and namespace is None else []
@@ -80,13 +87,14 @@ def build(backend: str, arches: Sequence[str] = (), retry: bool = False, namespa
 
     folder = cache_dir()
     library = folder / f"{namespace}-{key.hexdigest()[:16]}.so"
-    if library.exists():
-        return library
     log = library.with_suffix(".log")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if is_intact(library):
+            return library
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        check_owner(folder)
         with FileLock(library.with_suffix(".lock")):
-            if not library.exists():  # another process may have been first
+            if not is_intact(library):  # another process may have been first
                 if log.exists() and not retry:
                     raise BuildError(f"compiling failed before, see {log}; `python -m vita_hf.ops build` tries again")
                 _compile(command, backend, library, log)
@@ -95,12 +103,38 @@ def build(backend: str, arches: Sequence[str] = (), retry: bool = False, namespa
     return library
 
 
+def is_intact(library: Path) -> bool:
+    """
+    Tell whether the cache has a library, as complete as when it was built: a cut one would end the process.
+
+    Raises:
+        BuildError: if another user could have written it.
+    """
+    checksum = library.with_suffix(".sha256")
+    if not (library.is_file() and checksum.is_file()):
+        return False
+    for path in (library.parent, library):
+        check_owner(path)
+    return hash_content(library) == checksum.read_text()
+
+
+def check_owner(path: Path) -> None:
+    """Raise a `BuildError` if another user could have written a library or its folder: to load it is to run it."""
+    if not hasattr(os, "getuid"):  # Windows
+        return
+    owners = {path.lstat().st_uid, path.stat().st_uid}  # of a symbolic link, too
+    if owners - {0, os.getuid()}:
+        raise BuildError(f"{path} belongs to another user: expected your own or root's (VITA_HF_KERNELS_CACHE sets it)")
+    if path.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise BuildError(f"other users can write to {path}: `chmod go-w {path}`, if you trust what is in it")
+
+
 def _compile(command: list[str], backend: str, library: Path, log: Path) -> None:
     duration = "a minute" if backend == "cpp" else "three minutes"
     message = f"vita-hf: compiling the {backend} kernels, once on this machine, usually in less than {duration} …"
     print(message, end="", file=sys.stderr, flush=True)
     start = time.monotonic()
-    # Renamed when complete: a library under its final name can be loaded.
+    # Renamed when complete and tried out: a library under its final name can be loaded.
     partial = library.with_suffix(f".{os.getpid()}.tmp")
     command = [*command, "-o", str(partial)]
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
@@ -109,8 +143,23 @@ def _compile(command: list[str], backend: str, library: Path, log: Path) -> None
         partial.unlink(missing_ok=True)
         log.write_text(f"{' '.join(command)}\n\n{result.stdout}")
         raise BuildError(f"{command[0]} failed with exit status {result.returncode}, see {log}")
+    if error := _try_out(partial):
+        partial.unlink()
+        log.write_text(f"{' '.join(command)}\n\n{result.stdout}\n{error}")
+        raise BuildError(f"the library that {command[0]} made cannot be loaded, see {log}")
     log.unlink(missing_ok=True)
+    partial.chmod(0o755)
+    write_atomically(library.with_suffix(".sha256"), hash_content(partial).encode())
     partial.replace(library)
+
+
+def _try_out(library: Path) -> str | None:
+    """Load a library in a process of its own, which may crash; return what went wrong, or None."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    loaded = subprocess.run(
+        [sys.executable, "-c", _TRY_OUT, str(library)], env=environment, capture_output=True, text=True
+    )
+    return f"exit status {loaded.returncode}: {loaded.stderr}" if loaded.returncode else None
 
 
 def _torch_flags(backend: str) -> list[str]:
