@@ -4,14 +4,18 @@ import functools
 import http.server
 import shutil
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import GeneratorType
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset, Video
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForUniversalSegmentation, Mask2FormerConfig, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 
 from helpers.videos import FRAMES, HEIGHT, WIDTH, encode_video, make_frames, write_images, write_video
 from vita_hf import VideoInstances, VideoInstanceSegmentationPipeline, VitaVideoProcessor
@@ -87,6 +91,49 @@ def test_generators_are_read_as_results_are_asked_for(segmenter, expected):
     results = segmenter(generator)
     assert_equal(next(iter(results)), expected)
     assert len(read) < 3
+
+
+DATASETS = {
+    "column": lambda rows: Dataset.from_list(rows)["video"],
+    "streamed column": lambda rows: Dataset.from_list(rows).to_iterable_dataset()["video"],
+    "KeyDataset": lambda rows: KeyDataset(Dataset.from_list(rows), "video"),
+    "KeyDataset of a list": lambda rows: KeyDataset(rows, "video"),
+    "map": lambda rows: map(str, [row["video"] for row in rows]),
+}
+
+
+@pytest.mark.parametrize("kind", DATASETS)
+def test_datasets(segmenter, expected, tmp_path, kind):
+    path = str(write_video(tmp_path / "video.mp4", make_frames()))
+    results = segmenter(DATASETS[kind]([{"video": path}, {"video": path}]))
+    assert isinstance(results, Iterator)
+    one, other = results
+    assert_equal(one, expected)
+    assert_equal(other, expected)
+
+
+def test_undecoded_videos_of_datasets(segmenter, expected, tmp_path):
+    path = write_video(tmp_path / "video.mp4", make_frames())
+    rows = [{"path": str(path), "bytes": None}, {"path": "gone.mp4", "bytes": path.read_bytes()}]
+    for result in segmenter(rows):
+        assert_equal(result, expected)
+    column = Dataset.from_dict({"video": rows}).cast_column("video", Video(decode=False))["video"]
+    for result in segmenter(column, mask_features="recompute"):
+        assert_equal(result, expected)
+    with pytest.raises(TypeError, match="got a row with the columns 'video', 'label': pass one column"):
+        list(segmenter(Dataset.from_dict({"video": [str(path)], "label": [0]})))
+
+
+def test_two_pipelines_in_two_threads(tiny_model, segmenter):
+    """Each thread's results are its own, in inference mode of its own, also of one shared pipeline."""
+    other = pipeline("video-instance-segmentation", model=str(tiny_model), device="cpu", threshold=0.0)
+    videos = [make_frames(4), make_frames(7)[:, ::-1]]
+    expected = [segmenter(video) for video in videos]
+    for second in (other, segmenter):
+        with ThreadPoolExecutor(2) as threads:
+            jobs = [threads.submit(pipe, video) for _ in range(3) for pipe, video in zip((segmenter, second), videos)]
+        for index, job in enumerate(jobs):
+            assert_equal(job.result(), expected[index % 2])
 
 
 def test_iterators_of_frames(segmenter, expected):

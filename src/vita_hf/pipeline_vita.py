@@ -1,11 +1,15 @@
 """`transformers.pipeline("video-instance-segmentation")`: from a video of any kind and length to tracks."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 from types import GeneratorType
-from typing import Any
+from typing import IO, Any
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 from transformers import Pipeline
 from transformers.utils import ModelOutput
 from transformers.video_processing_utils import BaseVideoProcessor
@@ -16,6 +20,7 @@ from .inference.options import SegmentationOptions
 from .modeling_vita import VitaForVideoInstanceSegmentation
 from .tracks.instances import VideoInstances
 from .tracks.labels import label_indices
+from .video.frame_source import FrameSource
 from .video.sources import open_video, split_videos
 
 
@@ -90,18 +95,21 @@ class VideoInstanceSegmentationPipeline(Pipeline):
         Segment videos.
 
         Args:
-            inputs: One video, a list of videos, or a generator of videos, whose results are computed on demand.
+            inputs: One video, a list of videos, or another iterable of videos, whose results are computed on demand: a
+                generator, a column of a dataset (streamed or not), or
+                `KeyDataset(dataset, "video")` of `transformers.pipelines.pt_utils`.
 
                 - A video is a path to a video file or to a folder of images, an URL, an array or tensor
                   with 4 dimensions, or a list of images; see [`VitaVideoProcessor`].
                 - A list of images is one video.
-                - In a list of videos, an item may also be an iterator of images, which is read only once.
+                - In a list of videos, an item may also be an iterator of images, which is read only once, or a row
+                  `{"path": …, "bytes": …}` as in a column of type `datasets.Video(decode=False)`.
             kwargs: The settings of [`~vita_hf.inference.options.SegmentationOptions`], for example `threshold=0.5`,
                 `fps=5` or `mask_features="disk"`.
 
         Returns:
             [`VideoInstances`] with masks of the video's original size as compressed RLE; a list for a list, an iterator
-            for a generator.
+            for another iterable.
 
         Raises:
             TypeError: if something is not a video, or a setting does not exist.
@@ -111,6 +119,8 @@ class VideoInstanceSegmentationPipeline(Pipeline):
             raise ValueError(
                 "batch_size must be 1: videos are segmented one after the other, chunk_size of their frames at once"
             )
+        if isinstance(inputs, Dataset | Iterable) and not isinstance(inputs, _VIDEO_OR_LIST):
+            inputs = _iterate(inputs)
         if not isinstance(inputs, GeneratorType):
             videos = split_videos(inputs)
             is_list = isinstance(inputs, list | tuple) and videos[0] is not inputs
@@ -126,8 +136,12 @@ class VideoInstanceSegmentationPipeline(Pipeline):
     def preprocess(self, input_: Any, **kwargs: Any) -> dict[str, Any]:
         """Open a video; its frames are read as they are needed."""
         video = input_.content if isinstance(input_, _Video) else input_
+        file = None
+        if isinstance(video, Mapping):
+            video, file = _open_row(video)
         decoder = kwargs.pop("decoder", None) or self.video_processor.decoder
-        return {"source": open_video(video, decoder=decoder, **kwargs)}
+        source = open_video(video, decoder=decoder, **kwargs)
+        return {"source": source, "file": file}  # a temporary file exists as long as it is referred to
 
     def _forward(self, input_tensors: dict[str, Any], **kwargs: Any) -> ModelOutput:
         options = SegmentationOptions(**kwargs)
@@ -144,11 +158,39 @@ class VideoInstanceSegmentationPipeline(Pipeline):
         self.video_processor.save_pretrained(save_directory, **kwargs)
 
 
+# Iterable, and yet no iterable of videos that are opened on demand.
+_VIDEO_OR_LIST = (str, list, tuple, Mapping, np.ndarray, Tensor, FrameSource)
+
+
 class _Video:
     """Wraps one video so that transformers does not treat it as a list."""
 
     def __init__(self, content: Any):
         self.content = content
+
+
+def _iterate(videos: Dataset | Iterable) -> Iterator[Any]:
+    """Iterate over videos, also over a dataset that only has a length and items."""
+    if isinstance(videos, Iterable):
+        yield from videos
+    else:
+        yield from (videos[index] for index in range(len(videos)))  # ty: ignore[invalid-argument-type]
+
+
+def _open_row(row: Mapping) -> tuple[str, IO[bytes] | None]:
+    """Return the path of a row of a `datasets` column of videos, and its temporary file if the row holds bytes."""
+    path, content = row.get("path"), row.get("bytes")
+    if content is None and isinstance(path, str):
+        return path, None
+    if not isinstance(content, bytes):
+        columns = ", ".join(map(repr, row))
+        raise TypeError(
+            f"expected a video, got a row with the columns {columns}: pass one column, such as dataset['video']"
+        )
+    file = NamedTemporaryFile(prefix="vita-hf-", suffix=Path(path or "").suffix)
+    file.write(content)
+    file.flush()
+    return file.name, file
 
 
 def _check_weights(model: nn.Module) -> None:

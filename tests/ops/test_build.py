@@ -30,7 +30,7 @@ def compiler(tmp_path, monkeypatch):
     monkeypatch.setenv("VITA_HF_KERNELS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(build, "_TRY_OUT", build._TRY_OUT.replace(", torch", ""))  # which takes seconds to import
     # A fresh cache, so that the process neither forgets the real libraries nor loads them twice.
-    monkeypatch.setattr(loader, "library_error", functools.cache(loader.library_error.__wrapped__))
+    monkeypatch.setattr(loader, "_library_error", functools.cache(loader._library_error.__wrapped__))
     loader._warn_once.cache_clear()
 
     def compiles(body: str):
@@ -98,7 +98,7 @@ def test_a_failing_compiler_warns_once_names_the_log_and_falls_back(compiler, tm
     with pytest.raises(RuntimeError, match=r"backend 'cpp' is not available: .*exit status 3"):
         multi_scale_deformable_attention(value, [(2, 3)], locations, weights, backend="cpp")
 
-    loader.library_error.cache_clear()  # another process does not try again, unless told to
+    loader._library_error.cache_clear()  # another process does not try again, unless told to
     with pytest.warns(UserWarning, match="compiling failed before"):
         assert available_backends() == ["pytorch"]
     assert calls(tmp_path) == 1

@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import logging
 import os
+import threading
 import warnings
 
 import torch
@@ -13,6 +14,7 @@ from .build import NAMESPACES, BuildError, build, source_dir
 
 logger = logging.getLogger(__name__)
 
+_loading = threading.Lock()
 _CHOICES = ("auto", "off", "cuda", "cpp", "pytorch")
 
 
@@ -82,9 +84,14 @@ def _device_error(backend: str) -> str | None:
     return None
 
 
-@functools.cache
 def library_error(backend: str) -> str | None:
     """Build a library unless the cache has it, and load it, once a process; return why that fails, or `None`."""
+    with _loading:  # threads may use the kernels for the first time together
+        return _library_error(backend)
+
+
+@functools.cache
+def _library_error(backend: str) -> str | None:
     try:
         load(backend)
     except (BuildError, OSError) as error:
