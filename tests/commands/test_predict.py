@@ -347,6 +347,11 @@ def test_addresses_are_known_by_their_content_and_secrets_are_not_written(predic
     code, again, more = predict(f"http://me:pass@{server}/clip.mp4?token=two#three", "--json-only")
     assert code == 0 and "clip: already finished, skipped" in again
     assert json.loads(Path("out/clip/run.json").read_text())["video"] == f"http://{server}/clip.mp4"
+    code, _, large = predict(f"http://{server}/clip.mp4?token=two", "-o", "new", "--max-download", 1e-6)
+    assert code == 1 and f"cannot download http://{server}/clip.mp4: expected at most 1074 bytes, but the file" in large
+    shutil.copy("frames/0.png", "image.png")
+    assert predict(f"http://{server}/image.png", "--json-only")[0] == 0
+    assert json.loads(Path("out/image.png/run.json").read_text())["bytes"] == Path("image.png").stat().st_size
     Path("text.mp4").write_text("Not a video.")
     code, _, failed = predict(f"http://me:pass@{server}/text.mp4?token=two", "--json-only")
     assert code == 1 and f"http://{server}/text.mp4 cannot be decoded as a video" in failed

@@ -5,9 +5,10 @@ import hashlib
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote, urlparse
 
 from ..files import UNFINISHED, RunRecord, check_space, check_writable, hash_content, output_name, replace_files
@@ -17,10 +18,9 @@ from ..inference.options import SegmentationOptions
 from ..pipeline_vita import VideoInstanceSegmentationPipeline
 from ..text import counted
 from ..tracks.labels import label_indices
-from ..video.download import download, is_url, shown
-from ..video.frame_source import FrameSource
+from ..video.download import MAX_BYTES, download, is_url, shown
 from ..video.images import list_frames
-from ..video.reader import VideoReader, import_av
+from ..video.reader import import_av
 from ..video.sources import list_videos, open_video, refuse_live_sources
 from .errors import EXPECTED_ERRORS, describe_error
 
@@ -45,9 +45,11 @@ def run(args: argparse.Namespace) -> int:
     if not args.strict:
         del inputs["strict"]  # as in records of earlier versions
 
+    max_bytes = round(args.max_download * 2**30)
+
     unfinished = []
     for name in list(videos)[rank::num_processes]:
-        if is_finished(args.output / name, videos[name], inputs, args.overwrite):
+        if is_finished(args.output / name, videos[name], inputs, args.overwrite, max_bytes):
             print(f"{name}: already finished, skipped ({args.output / name})")
         else:
             unfinished.append(name)
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     failed = []
     for name in unfinished:
         try:
-            segment(segmenter, videos[name], options, args.output / name, inputs)
+            segment(segmenter, videos[name], options, args.output / name, inputs, max_bytes)
         except EXPECTED_ERRORS as error:
             print(f"error: {describe_error(error)}", file=sys.stderr)
             failed.append(name)
@@ -76,12 +78,15 @@ def segment(
     options: SegmentationOptions,
     output: Path,
     inputs: Mapping[str, Any],
+    max_bytes: int = MAX_BYTES,
 ) -> None:
     """Segment one video, write its folder, which appears when it is complete, and print the tracks."""
     # Opened once: an address is downloaded only once.
     decoder = options.decoder or segmenter.video_processor.decoder
-    source = open_video(video, decoder=decoder, frame_rate=options.frame_rate, strict=options.strict)
-    inputs = {**inputs, **describe_video(video, source)}
+    source = open_video(
+        video, decoder=decoder, frame_rate=options.frame_rate, strict=options.strict, max_bytes=max_bytes
+    )
+    inputs = {**inputs, **describe_video(video, max_bytes, getattr(source, "file", None))}
     if not inputs["json_only"]:
         # An overlay takes about as much space as its video; images take about ten times as much as a video of them.
         size = inputs["bytes"] // (10 if inputs["files"] > 1 else 1)
@@ -99,7 +104,7 @@ def segment(
             except (Exception, KeyboardInterrupt) as error:
                 failure = error  # the tracks are kept
     except FileExistsError:
-        if not is_finished(output, video, inputs, overwrite=False):
+        if not is_finished(output, video, inputs, overwrite=False, max_bytes=max_bytes):
             raise
     if isinstance(failure, EXPECTED_ERRORS):
         tracks = f"the tracks are in {output / RESULTS}, but drawing them failed"
@@ -170,16 +175,16 @@ def name_results(video: str) -> str:
     return output_name(name[:-4] if name.lower().endswith(".mp4") and not is_folder else name)
 
 
-def describe_video(video: str, source: FrameSource | None = None) -> dict[str, Any]:
+def describe_video(video: str, max_bytes: int, downloaded: IO[bytes] | None = None) -> dict[str, Any]:
     """
     Describe a video by size and hash of its content, to notice later that it has changed, wherever it lies.
 
     All bytes are hashed: that takes far less time than decoding them, and misses no change.
     """
     if is_url(video):
-        file = source.file if isinstance(source, VideoReader) and source.file is not None else download(video)
-        size = file.seek(0, os.SEEK_END)
-        return {"video": shown(video), "files": 1, "bytes": size, "sha256": hash_content(file)}
+        with nullcontext(downloaded) if downloaded else download(video, max_bytes) as file:
+            size = file.seek(0, os.SEEK_END)
+            return {"video": shown(video), "files": 1, "bytes": size, "sha256": hash_content(file)}
     path = Path(video)
     files = list_frames(path) if path.is_dir() else [path]
     hashes = [hash_content(file) for file in files]
@@ -188,9 +193,11 @@ def describe_video(video: str, source: FrameSource | None = None) -> dict[str, A
     return {"video": os.path.abspath(path), "files": len(files), "bytes": size, "sha256": digest}
 
 
-def is_finished(folder: Path, video: str, inputs: Mapping[str, Any], overwrite: bool) -> bool:
+def is_finished(
+    folder: Path, video: str, inputs: Mapping[str, Any], overwrite: bool, max_bytes: int = MAX_BYTES
+) -> bool:
     """
-    Tell whether a video's folder has results of the same inputs.
+    Tell whether a video's folder has results of the same inputs. An address is downloaded to find out.
 
     Raises:
         FileExistsError: if the folder was written by something else, or from other inputs and not to be overwritten.
@@ -199,7 +206,7 @@ def is_finished(folder: Path, video: str, inputs: Mapping[str, Any], overwrite: 
         if folder.exists() and not (folder / UNFINISHED).exists():
             raise FileExistsError(f"{folder} exists and was not written by vita-hf predict: choose another --output")
         return False
-    record = RunRecord(folder / RECORD, {**inputs, **describe_video(video)}, free=("video",))
+    record = RunRecord(folder / RECORD, {**inputs, **describe_video(video, max_bytes)}, free=("video",))
     if overwrite and record.changes():
         return False
     return record.matches() and (folder / RESULTS).is_file()

@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from .animation import AnimatedImage
-from .download import is_url, shown
+from .download import MAX_BYTES, is_url, shown
 from .frame_source import Choice, Frame, FrameSource, check_frame_size, choose_frames
 from .images import ANIMATION_SUFFIXES, IMAGE_SUFFIXES, image_size, is_animation, is_image, list_frames
 from .reader import VIDEO_SUFFIXES, VideoReader
@@ -35,6 +35,7 @@ def open_video(
     *,
     frame_rate: float | None = None,
     strict: bool = False,
+    max_bytes: int = MAX_BYTES,
 ) -> FrameSource:
     """
     Open one video of any kind.
@@ -46,6 +47,7 @@ def open_video(
         decoder: Decoder of video files, see [`VideoReader`].
         frame_rate: Frames per second, if the video has no times of its own.
         strict: Whether damage in a video file is an error, see [`VideoReader`].
+        max_bytes: The largest video to download, by default 20 GiB.
 
     Returns:
         A [`FrameSource`], whose `read()` yields the frames.
@@ -73,9 +75,10 @@ def open_video(
         source = AnimatedImage(video, name) if _is_animation(video) else FrameList([video], name)
     elif isinstance(video, str | Path):
         refuse_live_sources(video)
-        source = (
-            _open_folder(Path(video), name) if _is_folder(video) else VideoReader(video, decoder, name, strict=strict)
-        )
+        if _is_folder(video):
+            source = _open_folder(Path(video), name)
+        else:
+            source = VideoReader(video, decoder, name, strict=strict, max_bytes=max_bytes)
     else:
         source = _open_frames(video, name)
     if not source.timed:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import get_args
 
 from ...inference.options import Decoder, MaskFeatures, SegmentationOptions
+from ...video.download import MAX_BYTES
 
 _DESCRIPTION = """Segment and track every object through videos of any length.
 
@@ -13,6 +14,8 @@ For each video a folder OUTPUT/NAME appears as soon as it is complete:
   results.json       the tracks: scores, labels, ids, masks as compressed RLE (read by VideoInstances.from_json)
   contact_sheet.png  some frames, and a timeline that shows when each track is visible
   run.json           what the folder was made from; a second call skips finished videos
+
+NAME is the name of the file or folder, without .mp4: clip for clip.mp4, clip.mov for clip.mov.
 """
 
 _EXAMPLES = """examples:
@@ -34,8 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("videos", nargs="+", metavar="VIDEO", help="video file, folder or URL")
     add("--model", help="directory or Hub id; by default the shipped model, which knows only synthetic shapes")
     add("-o", "--output", type=Path, default=Path("out"), help="directory to write to (default: out)")
-    add("--overwrite", action="store_true", help="replace results made with other settings")
+    add("--overwrite", action="store_true", help="replace the files above, if they were made with other settings")
     add("--json-only", action="store_true", help="write only results.json, no pictures")
+    largest = "the largest video to download (default: %(default)g)"
+    add("--max-download", type=float, default=MAX_BYTES / 2**30, metavar="GIB", help=largest)
 
     add = parser.add_argument_group("tracks").add_argument
     add("--threshold", type=float, default=SegmentationOptions.threshold, help="lowest score (default: %(default)s)")
