@@ -127,6 +127,32 @@ def test_frames_and_settings(predict):
     assert result.frame_indices == [0, 3] and len(result) == 6
 
 
+def test_a_rate_for_folders_of_images(predict):
+    code, _, errors = predict("frames", "--frame-rate", 4, "--threshold", 0)
+    assert code == 0, errors
+    assert VideoInstances.from_json("out/frames/results.json").timestamps == [0, 0.25, 0.5, 0.75, 1]
+    assert VideoReader("out/frames/overlay.mp4").fps == 4
+    assert "out/frames" in predict("frames", "--threshold", 0)[2]  # another rate is another result
+
+
+def test_a_folder_of_videos_with_a_picture(predict, tmp_path, caplog):
+    (tmp_path / "trip").mkdir()
+    for name in ("a.mp4", "b.MTS"):
+        shutil.copy("clip.mp4", tmp_path / "trip" / name)
+    Image.new("RGB", (64, 48)).save(tmp_path / "trip" / "cover.jpg")
+    code, _, errors = predict("trip", "--json-only")
+    assert code == 0, errors
+    assert names("out") == ["a", "b.MTS"]
+    assert "trip: 1 of its entries are left out: cover.jpg" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["-", "0", "rtsp://camera/1"])
+def test_live_sources_are_not_missing_files(predict, name):
+    code, _, errors = predict(name, "--json-only")
+    assert code == 1
+    assert errors.startswith(f"error: {name} cannot be read: videos are files, folders and http(s) addresses")
+
+
 def test_a_failing_video_does_not_stop_the_others(predict):
     Path("broken.mp4").write_text("This is no video.")
     code, printed, errors = predict("broken.mp4", "clip.mp4", "--json-only")

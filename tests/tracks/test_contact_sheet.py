@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vita_hf.tracks.contact_sheet import plot
+from vita_hf.tracks.contact_sheet import ContactSheet, plot
 from vita_hf.tracks.instances import VideoInstances
 from vita_hf.tracks.palette import track_color
 
@@ -81,6 +81,20 @@ def test_frames_of_a_thinned_out_video():
     result = instances(np.zeros((0, 3), dtype=bool), frame_indices=[4, 9, 14], fps=5.0)
     sheet = np.asarray(plot(result, gray_video(15), columns=3, width=1280))
     assert [sheet[60, x].tolist() for x in (200, 640, 1080)] == [[4] * 3, [9] * 3, [14] * 3]
+
+
+def test_a_variable_frame_rate():
+    """The second half of the frames takes nine tenths of the time."""
+    times = [0.01 * frame for frame in range(50)] + [0.5 + 0.09 * frame for frame in range(50)]
+    seen = np.zeros((2, 100), dtype=bool)
+    seen[0], seen[1, :50] = True, True
+    result = instances(seen, frame_times=times)
+    chosen = ContactSheet(result, num_frames=5).chosen
+    np.testing.assert_allclose([times[frame] for frame in chosen], np.linspace(0, times[-1], 5), atol=0.05)
+    sheet = plot(result, gray_video(100), width=1000)
+    time_line = sheet.crop((0, sheet.height - 3 * 24 - 24, 1000, sheet.height))
+    whole, first_half = (np.ptp(bar_columns(time_line, track, 40)) for track in range(2))
+    assert first_half / whole == pytest.approx(0.1, abs=0.01)
 
 
 def test_masks_are_drawn_over_the_frames():

@@ -9,6 +9,7 @@ from PIL import Image
 from scipy import ndimage
 
 from helpers.tracks import crossing, instances
+from helpers.videos import encode_video
 from vita_hf.tracks.drawing import render
 from vita_hf.tracks.instances import VideoInstances
 from vita_hf.tracks.painter import Painter
@@ -157,6 +158,103 @@ def test_speed_is_the_videos(tmp_path):
     instances(masks[:0]).render(frames, tmp_path / "video.mp4", fps=30000 / 1001)
     instances(masks).render(tmp_path / "video.mp4", tmp_path / "overlay.mp4")
     assert VideoReader(tmp_path / "overlay.mp4").fps == 30000 / 1001
+
+
+TIMES = [0, 0.02, 0.04, 0.06, 0.08, 0.1, 1, 2, 3, 4]
+
+
+def shown(path):
+    """Times of the frames and how long the file plays, in seconds."""
+    with av.open(str(path)) as container:
+        duration = container.duration / 1e6
+        return [float(frame.pts * frame.time_base) for frame in container.decode(video=0)], duration
+
+
+@pytest.mark.parametrize("name", ["overlay.mp4", "overlay.gif"])
+def test_an_overlay_keeps_the_times_of_the_video(tmp_path, name):
+    frames, masks = crossing(96, 128, 10)
+    video = encode_video(tmp_path / "phone.mp4", frames, TIMES)
+    instances(masks).render(video, tmp_path / name)
+    times, duration = shown(tmp_path / name)
+    np.testing.assert_allclose(times, TIMES, atol=0.006 if name.endswith("gif") else 1e-4)
+    assert duration == pytest.approx(5, abs=0.05)  # the last frame is shown as long as the one before
+    # Of some of the frames, each at its time
+    chosen = [0, 6, 7, 9]
+    some = instances(masks[:, chosen], frame_indices=chosen, frame_times=[TIMES[index] for index in chosen])
+    some.render(video, tmp_path / name)
+    np.testing.assert_allclose(shown(tmp_path / name)[0], [0, 1, 2, 4], atol=0.006)
+    # At a rate that is asked for
+    instances(masks).render(video, tmp_path / name, fps=5)
+    np.testing.assert_allclose(shown(tmp_path / name)[0], np.arange(10) / 5, atol=1e-4)
+
+
+def beeps(seconds, at, rate=48_000):
+    """Silence (2, n) with a tenth of a second of 440 Hz at each of these times."""
+    sound = np.zeros((2, int(seconds * rate)), dtype=np.float32)
+    tone = 0.5 * np.sin(2 * np.pi * 440 * np.arange(rate // 10) / rate)
+    for time in at:
+        sound[:, int(time * rate) :][:, : len(tone)] = tone
+    return sound
+
+
+def heard(path, rate=48_000):
+    """When beeps begin, and when the sound ends, in seconds."""
+    with av.open(str(path)) as container:
+        blocks = list(container.decode(audio=0))
+    loud = [(block.time + np.flatnonzero(np.abs(block.to_ndarray()[0]) > 0.1) / rate) for block in blocks]
+    loud = np.concatenate(loud)
+    starts = loud[np.flatnonzero(np.diff(loud, prepend=-1) > 0.05)]
+    return starts, blocks[-1].time + blocks[-1].samples / rate
+
+
+@pytest.mark.parametrize("name, codec", [("video.mp4", "aac"), ("video.webm", "libopus"), ("video.ts", "mp2")])
+def test_an_overlay_keeps_the_sound_of_the_video(tmp_path, name, codec):
+    frames, masks = crossing(96, 128, 20)
+    encoder = "libvpx" if name.endswith("webm") else "libx264"
+    video = encode_video(tmp_path / name, frames, rate=10, codec=encoder, sound=(codec, beeps(2, [0.5, 1.5])))
+    instances(masks).render(video, tmp_path / "overlay.mp4")
+    starts, end = heard(tmp_path / "overlay.mp4")
+    np.testing.assert_allclose(starts, [0.5, 1.5], atol=0.05)
+    assert end == pytest.approx(2, abs=0.1)
+    with av.open(str(tmp_path / "overlay.mp4")) as container:
+        assert container.streams.audio[0].codec_context.name == "aac"
+    # Only what belongs to the frames
+    some = instances(masks[:, 10:], frame_indices=range(10, 20), frame_times=[1 + index / 10 for index in range(10)])
+    some.render(video, tmp_path / "overlay.mp4")
+    np.testing.assert_allclose(heard(tmp_path / "overlay.mp4")[0], [0.5], atol=0.05)
+    some = instances(masks[:, :10], frame_indices=range(10))
+    some.render(video, tmp_path / "overlay.mp4")
+    assert heard(tmp_path / "overlay.mp4")[1] == pytest.approx(1, abs=0.05)
+    # No sound at another speed, and none in a gif
+    for overlay, options in (("overlay.mp4", {"fps": 5}), ("overlay.gif", {})):
+        instances(masks).render(video, tmp_path / overlay, **options)
+        with av.open(str(tmp_path / overlay)) as container:
+            assert not container.streams.audio
+
+
+def test_damaged_sound_costs_no_overlay(tmp_path, caplog):
+    frames, masks = crossing(96, 128, 20)
+    video = encode_video(tmp_path / "video.mp4", frames, rate=10, sound=("aac", beeps(2, [0.5, 1.5])))
+    data = bytearray(video.read_bytes())
+    with av.open(str(video)) as container:
+        packets = [packet for packet in container.demux(audio=0) if packet.size]
+    for packet in packets[len(packets) // 2 :]:
+        data[packet.pos : packet.pos + packet.size] = bytes([255]) * packet.size
+    video.write_bytes(data)
+    instances(masks).render(video, tmp_path / "overlay.mp4")
+    assert len(decode(tmp_path / "overlay.mp4")) == 20
+    np.testing.assert_allclose(heard(tmp_path / "overlay.mp4")[0], [0.5], atol=0.05)
+    assert "the sound of" in caplog.text and "video.mp4 is damaged and ends early" in caplog.text
+
+
+def test_errors_of_the_encoder_are_words(tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise av.error.InvalidDataError(1094995529, "Invalid data found when processing input", "x")
+
+    frames, masks = crossing(96, 128)
+    monkeypatch.setattr(Painter, "draw", fail)
+    with pytest.raises(OSError, match=r"a\.mp4 cannot be written: Invalid data found when processing input$"):
+        instances(masks).render(frames, tmp_path / "a.mp4")
 
 
 @pytest.mark.parametrize(

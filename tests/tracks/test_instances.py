@@ -406,3 +406,35 @@ def test_summary():
     rows = [(7, "0", 0.75, 5, 10, 2), (8, "1", 0.5, None, None, 0), (9, "2", 0.25, 0, 15, 2)]
     assert instances.summary() == [dict(zip(names, row)) for row in rows]
     assert json.loads(json.dumps(instances[1].summary())) == [dict(zip(names, rows[1]))]
+
+
+def test_times_of_a_variable_frame_rate(tmp_path):
+    times = [0.0, 0.02, 1.0]
+    result = make(torch.ones(1, 3, 1, 4, dtype=torch.bool), [0.5])
+    result = dataclasses.replace(result, frame_times=times, fps=2.9)
+    assert result.timestamps == times and result[0].timestamps == times
+    result.to_json(tmp_path / "result.json")
+    content = json.loads((tmp_path / "result.json").read_text())
+    assert (content["frame_times"], content["fps"]) == (times, 2.9)
+    assert VideoInstances.from_json(tmp_path / "result.json").timestamps == times
+
+
+def test_results_of_earlier_versions_have_no_times(tmp_path):
+    result = dataclasses.replace(make(torch.ones(1, 3, 1, 4, dtype=torch.bool), [0.5]), fps=2.0)
+    content = json.loads(result.to_json())
+    del content["frame_times"]
+    assert VideoInstances.from_json(json.dumps(content)).timestamps == [0, 0.5, 1]
+
+
+@pytest.mark.parametrize(
+    "times, message",
+    [
+        ([0.0, 1.0], "frame_times: expected 3 frames, got 2"),
+        ([0.0, 2.0, 1.0], "frame_times must be finite, at least 0 and in increasing order"),
+        ([-1.0, 0.0, 1.0], "frame_times must be finite, at least 0 and in increasing order"),
+        ([0.0, 1.0, float("inf")], "frame_times must be finite, at least 0 and in increasing order"),
+    ],
+)
+def test_wrong_times(times, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(make(torch.ones(1, 3, 1, 4, dtype=torch.bool), [0.5]), frame_times=times)

@@ -94,7 +94,7 @@ class ContactSheet:
             )
         self.result = result
         self.path = path
-        self.chosen = _evenly_spaced(result.num_frames, num_frames)
+        self.chosen = _evenly_spaced(_positions(result), num_frames)
         self._painter = Painter(result)
         self._columns = min(columns, len(self.chosen))
         self._cell = (width - (self._columns + 1) * _GAP) // self._columns
@@ -132,21 +132,31 @@ class ContactSheet:
                 self.picture.save(temporary)
 
 
-def _evenly_spaced(length: int, count: int) -> list[int]:
-    """Choose at most `count` integers from 0 to `length` - 1."""
-    return np.unique(np.linspace(0, length - 1, count).round().astype(int)).tolist()
+def _positions(result: Tracks) -> np.ndarray:
+    """Place frames along a line: float array (T + 1,) with their times, or numbers, and the end of the last frame."""
+    times = result.timestamps
+    starts = np.arange(result.num_frames, dtype=float) if times is None else np.array(times)
+    last = starts[-1] - starts[-2] if len(starts) > 1 else 1.0
+    return np.append(starts, starts[-1] + last) - starts[0]
+
+
+def _evenly_spaced(positions: np.ndarray, count: int) -> list[int]:
+    """Choose at most `count` frames, the first and the last among them, that are nearest to equal distances."""
+    starts = positions[:-1]
+    wanted = np.linspace(0, starts[-1], count)
+    return np.unique(np.abs(starts - wanted[:, None]).argmin(1)).tolist()
 
 
 @dataclass
 class _Axis:
-    """Positions of the timeline's frames: frame t covers the pixels from `edge(t)` to `edge(t + 1)`."""
+    """Places of the timeline's frames: frame t covers the pixels from `edge(t)` to `edge(t + 1)`."""
 
     left: int
     right: int
-    num_frames: int
+    positions: np.ndarray
 
     def edge(self, frame: int) -> int:
-        return self.left + round(frame * (self.right - self.left) / self.num_frames)
+        return self.left + round(self.positions[frame] * (self.right - self.left) / self.positions[-1])
 
     def center(self, frame: int) -> int:
         return (self.edge(frame) + self.edge(frame + 1)) // 2
@@ -163,7 +173,7 @@ def _draw_time_line(result: Tracks, chosen: list[int], width: int) -> Image.Imag
     columns = zip(result.track_ids.tolist(), result.label_names, result.scores.tolist())
     names = [_shorten(f"#{track} {name} {score:.2f}", width // 3, pen, font) for track, name, score in columns]
     left = _GAP + _ROW + int(max(pen.textlength(name, font) for name in names)) + _GAP
-    axis = _Axis(left, width - 2 * _GAP, result.num_frames)
+    axis = _Axis(left, width - 2 * _GAP, _positions(result))
     bottom = _GAP + count * _ROW
 
     for frame in chosen:
@@ -185,7 +195,7 @@ def _draw_ticks(result: Tracks, axis: _Axis, top: int, pen: ImageDraw.ImageDraw,
     pen.line((axis.left, top, axis.right, top), _INK)
     times, numbers = result.timestamps, result.frame_numbers
     end = -1.0
-    for frame in _evenly_spaced(result.num_frames, 5):
+    for frame in _evenly_spaced(axis.positions, 5):
         x = axis.center(frame)
         text = format_clock(times[frame], 1 if times[-1] < 60 else 0) if times else str(numbers[frame])
         half = pen.textlength(text, font) / 2

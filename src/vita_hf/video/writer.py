@@ -79,12 +79,14 @@ def _encode(path: Path, temporary: Path, fps: Fraction, open_sound: Callable[[],
             stream.codec_context.time_base = Fraction(1, _GIF_TICKS if gif else _TICKS)
             stream.pix_fmt = "pal8" if gif else "yuv420p"  # the only layout of H.264 that plays everywhere
             if not gif:
-                stream.options = {"crf": "18"}  # visually lossless
+                # Visually lossless. With B-frames, the file would seem to end before its last frames.
+                stream.options = {"crf": "18", "bf": "0"}
                 codec = stream.codec_context
                 codec.colorspace = codec.color_primaries = codec.color_trc = _BT709
                 codec.color_range = _LIMITED_RANGE
             source = None if open_sound is None else open_sound()
             sound = None if source is None else stack.enter_context(SoundCopy(source, container))
+            waiting: list[Any] = []  # the last packet, until it is known whether another one follows
             clock = _Clock(stream.codec_context.time_base, fps)
 
             def write(frame: np.ndarray, number: int, time: float | None = None) -> None:
@@ -92,12 +94,14 @@ def _encode(path: Path, temporary: Path, fps: Fraction, open_sound: Callable[[],
                 if not stream.codec_context.is_open:
                     stream.width, stream.height = encoded.width, encoded.height
                 encoded.pts, encoded.time_base = clock.stamp(time), clock.tick
-                container.mux(stream.encode(encoded))
+                waiting.extend(stream.encode(encoded))
+                container.mux(waiting[:-1])
+                del waiting[:-1]
                 if sound is not None:
                     sound.copy(clock.first, clock.now)
 
             yield write
-            for packet in stream.encode():
+            for packet in [*waiting, *stream.encode()]:
                 packet.duration = clock.last_step  # the file ends when the last frame has been shown
                 container.mux(packet)
             if sound is not None:
