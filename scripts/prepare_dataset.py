@@ -19,6 +19,7 @@ from vita_hf.data.layout import find_split
 from vita_hf.data.parquet import write_parquet
 from vita_hf.files import check_writable
 from vita_hf.hub import create_repository, hub_errors
+from vita_hf.text import counted
 
 EXAMPLE = """examples:
   python scripts/prepare_dataset.py --dataset ytvis2019 --root data --split train --output parquet/ytvis2019
@@ -74,7 +75,7 @@ def check(annotations: Path, images: Path, form: str, dataset: str | None, follo
     for problem in problems:
         print(f"{problem.severity}: {problem}")
     severities = Counter(problem.severity for problem in problems)
-    print(f"{annotations}: {severities['error']} errors, {severities['warning']} warnings")
+    print(f"{annotations}: {counted(severities['error'], 'error')}, {counted(severities['warning'], 'warning')}")
     for kind, count in Counter(problem.kind for problem in problems).most_common():
         print(f"  {count} {kind}")
     return 1 if severities["error"] else 0
@@ -99,7 +100,8 @@ def prepare(args: argparse.Namespace) -> int:
         create_repository(args.push_to_hub, "dataset", args.private or None)  # fail before the long part
     shards = write_parquet(dataset, args.output, args.split, args.shard_size * 1_000_000)
     write_card(args.output, args.push_to_hub or args.output.resolve().name, args.push_to_hub)
-    print(f"{len(dataset.rows)} videos in {len(shards)} shards in {args.output}")
+    videos, files = counted(len(dataset.rows), "video"), counted(len(shards), "shard")
+    print(f"{videos} in {files} in {args.output}")
     if args.push_to_hub:
         files = {"folder_path": args.output, "allow_patterns": ["README.md", "data/*"], "ignore_patterns": ["data/.*"]}
         with hub_errors(args.push_to_hub):

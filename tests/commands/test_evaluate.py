@@ -79,7 +79,7 @@ def whole(workspace, capsys):
 
 def test_one_process(workspace, whole):
     folder, printed = whole
-    assert "12 videos, 7 categories, top 9, 1 processes on cpu" in printed
+    assert "12 videos, 7 categories, top 9, 1 process on cpu" in printed
     results = json.loads((folder / "results.json").read_text())
     assert len(results) == 12 * 9 and {entry["video_id"] for entry in results} == set(range(100, 112))
     assert all(len(entry["segmentations"]) == 2 for entry in results)
@@ -156,6 +156,17 @@ def test_existing_results_are_scored(workspace, whole, capsys):
     assert f"| {scores['AP']:.4f} | {scores['AP50']:.4f} |" in printed
 
 
+def test_a_dash_where_there_is_nothing_to_score(workspace, tmp_path, capsys):
+    content = json.loads((workspace / "videos.json").read_text())
+    (tmp_path / "empty.json").write_text(json.dumps(content | {"annotations": []}))
+    (tmp_path / "results.json").write_text("[]")
+    arguments = ("--annotations", str(tmp_path / "empty.json"), "--results", str(tmp_path / "results.json"))
+    printed = evaluate(workspace, capsys, *arguments)
+    assert "-1.0000" not in printed
+    assert "| AP | AP50 | AP75 |" in printed and "\n| – | – | – |" in printed
+    assert printed.endswith("\n–: nothing to score, because the annotations have no such objects\n")
+
+
 def test_missing_arguments_are_named(workspace, capsys):
     with pytest.raises(SystemExit, match="1"):
         evaluate(workspace, capsys, "--annotations", "videos.json", "--model", "model")
@@ -192,7 +203,7 @@ def test_coco_images_equal_pycocotools_by_hand(workspace, capsys):
     scores = score_images(workspace / "found.json", workspace / "images" / "results.json")
     assert [scores[name] for name in names] == by_hand.stats.tolist()
     assert 0 < by_hand.stats[0] < 1
-    assert " | ".join(f"{value:.4f}" for value in by_hand.stats) in printed
+    assert " | ".join(f"{value:.4f}" for value in by_hand.stats).replace("-1.0000", "–") in printed
     assert sum(scores["per_category"].values()) / 7 == pytest.approx(by_hand.stats[0])
     for annotation in content["annotations"]:  # own data may have neither
         del annotation["area"], annotation["iscrowd"]

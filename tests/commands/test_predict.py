@@ -628,6 +628,20 @@ def test_broken_models(predict, workspace, case):
     assert not Path("out").exists()
 
 
+def test_a_mistyped_model(predict, monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("We couldn't connect to the Hub.")
+
+    monkeypatch.setattr("vita_hf.inference.loading.AutoConfig.from_pretrained", unreachable)
+    code, _, errors = predict("clip.mp4", model="modle")
+    assert (code, errors) == (1, "error: modle: there is no such directory; did you mean 'model'?\n")
+    code, _, errors = predict("clip.mp4", model="./modle")
+    assert (code, errors) == (1, "error: no such model directory: ./modle; did you mean 'model'?\n")
+    code, _, errors = predict("clip.mp4", model="me/another")
+    assert errors.startswith("error: me/another: there is no such directory, and no such model of the Hub: ")
+    assert "We couldn't connect to the Hub." in errors
+
+
 def test_models_that_are_not_there(predict):
     for model in ("./nowhere", "/no/where", "a/b/c"):
         code, _, errors = predict("clip.mp4", model=model)

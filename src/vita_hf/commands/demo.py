@@ -11,6 +11,7 @@ from ..inference.loading import SHIPPED_MODEL, load_model
 from ..inference.offline import segment_video
 from ..inference.options import SegmentationOptions
 from ..scoring import VisEvaluator
+from ..text import counted
 from ..video.writer import video_writer
 
 _NEXT_STEPS = """
@@ -40,7 +41,8 @@ def run(args: argparse.Namespace) -> None:
         sheet = folder / "contact_sheet.png"
         tracks.render(folder / "video.mp4", folder / "overlay.mp4", scale=4, contact_sheet=sheet)
 
-    print(f"{len(tracks)} tracks with a score of at least {SegmentationOptions.threshold}, {tracks.num_frames} frames:")
+    found, frames = counted(len(tracks), "track"), counted(tracks.num_frames, "frame")
+    print(f"{found} with a score of at least {SegmentationOptions.threshold}, {frames}:")
     for track in tracks.summary():
         print("  #{track_id} {label:9} {score:.2f}  frames {first_frame} to {last_frame}".format(**track))
     names = {category["id"]: category["name"] for category in truth["categories"]}

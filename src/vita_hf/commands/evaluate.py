@@ -15,6 +15,7 @@ from ..files import atomic_path, check_writable, hash_content, write_atomically
 from ..inference.loading import describe_model, load_model
 from ..scoring import VisEvaluator
 from ..scoring.coco import NUMBERS, score_images
+from ..text import counted
 
 
 def run(args: argparse.Namespace) -> None:
@@ -32,10 +33,9 @@ def run(args: argparse.Namespace) -> None:
     model, processor = load_model(args.model, dtype=args.dtype)
     check_split(split, model.config.id2label or {})
     top_k = args.top_k or model.config.evaluation_top_k
-    accelerator.print(
-        f"{len(split.clips)} {'images' if split.of_images else 'videos'}, {len(split.categories)} categories, "
-        f"top {top_k}, {accelerator.num_processes} processes on {accelerator.device}"
-    )
+    clips = counted(len(split.clips), "image" if split.of_images else "video")
+    categories, processes = counted(len(split.categories), "category"), counted(accelerator.num_processes, "process")
+    accelerator.print(f"{clips}, {categories}, top {top_k}, {processes} on {accelerator.device}")
     checksum = hash_content(split.path)
     images = str(args.images.resolve())
     inputs = {"model": describe_model(args.model), "annotations": checksum, "images": images, "dtype": args.dtype}
@@ -73,14 +73,25 @@ def print_scores(annotations: Path, results: Path, of_images: bool, worst: int) 
         evaluator.add(results)
         scores, categories = evaluator.compute(), evaluator.category_table()
         videos = evaluator.video_table()[:worst] if worst else []
-    print(markdown_table([{name: scores[name] for name in NUMBERS}]))
-    for name in ("AP_slight", "AP_moderate", "AP_heavy"):
-        if name in scores:
-            print(f"{name} {scores[name]:.4f}")
-    print(f"\n{markdown_table(categories)}")
+    tables = [[{name: scores[name] for name in NUMBERS}], categories]
+    if by_occlusion := {name: scores[name] for name in scores if name in ("AP_slight", "AP_moderate", "AP_heavy")}:
+        tables.insert(1, [by_occlusion])
+    print("\n\n".join(map(score_table, tables)))
     if videos:
-        print(f"\nThe {len(videos)} videos with the lowest scores:\n{markdown_table(videos)}")
+        print(f"\nThe {counted(len(videos), 'video')} with the lowest scores:\n{score_table(videos)}")
+    if any(_is_missing(value) for rows in [*tables, videos] for row in rows for value in row.values()):
+        print("\n–: nothing to score, because the annotations have no such objects")
     return scores
+
+
+def score_table(rows: list[dict[str, Any]]) -> str:
+    """Format scores as a Markdown table, with a dash where there is nothing to score."""
+    return markdown_table([{name: "–" if _is_missing(value) else value for name, value in row.items()} for row in rows])
+
+
+def _is_missing(value: Any) -> bool:
+    """Tell whether a score is the −1 that stands for "no objects" in COCO's evaluation."""
+    return isinstance(value, float) and value == -1
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:

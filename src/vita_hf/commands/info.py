@@ -12,6 +12,7 @@ from ..configuration_vita import VitaConfig
 from ..image_processing_vita import VitaVideoProcessor
 from ..inference.loading import first_line, load_config, load_processor
 from ..recipes.plain_yaml import load_yaml
+from ..text import counted
 
 
 def run(args: argparse.Namespace) -> None:
@@ -23,8 +24,8 @@ def run(args: argparse.Namespace) -> None:
         "backbone": describe_backbone(config),
         "parameters": describe_parameters(args.model),
         "frames": describe_frames(processor),
-        "queries": f"{config.num_queries} a frame, {config.num_video_queries} tracks a video",
-        "window": f"{window} frames" if window else "the whole video",
+        "queries": f"{config.num_queries} a frame, {counted(config.num_video_queries, 'track')} a video",
+        "window": counted(window, "frame") if window else "the whole video",
         "layers": f"{config.encoder_layers} pixel decoder, {config.decoder_layers - 1} frame decoder, "
         f"{config.object_encoder_layers} object encoder, {config.object_decoder_layers} object decoder",
         f"classes ({len(labels)})": ", ".join(name for _, name in labels),

@@ -59,6 +59,7 @@ def _run(argv: list[str]) -> int | None:
     importlib.import_module("..registration", __package__)
     errors = importlib.import_module(".errors", __package__)
     logging.basicConfig(format="%(levelname)s: %(message)s")
+    logging.getLogger("accelerate").setLevel(logging.ERROR)  # it warns of what nobody needs to change
     importlib.import_module("transformers.utils.logging").disable_progress_bar()  # shown while weights are loaded
     try:
         return importlib.import_module(f".{args.command}", __package__).run(args)

@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import sys
+import warnings
 from dataclasses import fields
 
 from ..training.launch import launch_command
@@ -24,6 +25,8 @@ def run(args: argparse.Namespace) -> int | None:
     if args.num_processes is not None:
         raise ValueError("--num-processes: expected --accelerate-config")
     is_main_process = os.environ.get("RANK", "0") == "0"
+    # DDP's layout of gradients is not ours to choose.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     logging.getLogger("vita_hf").setLevel(logging.INFO if is_main_process else logging.ERROR)
     try:
         train(read_options(args))

@@ -13,6 +13,7 @@ from datasets import Dataset, config
 from datasets.exceptions import DatasetGenerationError
 
 from ..files import hash_content, write_atomically
+from ..text import counted
 from .annotations import AnnotationError, Problem, read_annotations
 from .categories import COCO_TO_DATASET
 from .classes import ClassChoice
@@ -191,9 +192,11 @@ def generate_rows(
         raise AnnotationError(errors)
     messages = []
     if errors:
-        messages.append(f"skipped {len(broken)} videos with {len(errors)} problems, the first: {errors[0]}")
+        messages.append(
+            f"skipped {counted(len(broken), 'video')} with {counted(len(errors), 'problem')}, the first: {errors[0]}"
+        )
     if dropped := [problem for problem in warnings if problem.kind == "polygon"]:
-        messages.append(f"dropped {len(dropped)} polygons, the first: {dropped[0]}")
+        messages.append(f"dropped {counted(len(dropped), 'polygon')}, the first: {dropped[0]}")
     if unmasked := [problem for problem in warnings if problem.kind == "no-mask"]:
         messages.append(f"objects without a mask train as background, {len(unmasked)} times, the first: {unmasked[0]}")
     about = {"classes": names, "messages": messages, "skipped": len(broken)}

@@ -128,7 +128,9 @@ def evaluate_split(
             evaluator.add(results)
             scores = evaluator.compute()
         _remove_parts(folder)
-        logger.info("AP %.4f, AP50 %.4f, AP75 %.4f on %s", *(scores[k] for k in ("AP", "AP50", "AP75")), split.path)
+        if scores["AP"] >= 0:  # otherwise a warning tells why there is nothing to score
+            names = ("AP", "AP50", "AP75")
+            logger.info("AP %.4f, AP50 %.4f, AP75 %.4f on %s", *(scores[name] for name in names), split.path)
     accelerator.wait_for_everyone()
     return scores
 

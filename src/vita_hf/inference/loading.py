@@ -13,6 +13,7 @@ from ..files import hash_content
 from ..image_processing_vita import VitaVideoProcessor
 from ..modeling_vita import VitaForVideoInstanceSegmentation
 from ..ops.rle import shorten
+from ..text import did_you_mean
 
 # Small enough to ship in the wheel. It knows only the shapes of the synthetic dataset.
 SHIPPED_MODEL = Path(__file__).parents[1] / "models" / "tiny-synthetic"
@@ -63,8 +64,11 @@ def load_model(
 def load_config(model: str | Path) -> VitaConfig:
     """Load a model's configuration. It raises the same errors as `load_model`."""
     _check_directory(model, ("config.json",), "holds no model: config.json is missing")
-    with _explained(f"the configuration of {model}"), config_errors("config.json"):
-        config = AutoConfig.from_pretrained(model)
+    try:
+        with _explained(f"the configuration of {model}"), config_errors("config.json"):
+            config = AutoConfig.from_pretrained(model)
+    except OSError as error:
+        raise error if Path(model).is_dir() else OSError(no_such_model(str(model), error)) from error
     if not isinstance(config, VitaConfig):
         raise ValueError(f"{model} is a model of type {config.model_type!r}, expected 'vita'")
     return config
@@ -124,6 +128,18 @@ def describe_model(model: str | Path) -> Any:
     return {file.name: hash_content(file) for file in files}
 
 
+def no_such_model(model: str, error: OSError) -> str:
+    """Say that a model is neither a directory nor available from the Hub, and which directory may be meant."""
+    hint = did_you_mean(model, _neighbors(model))
+    return f"{model}: there is no such directory{hint or f', and no such model of the Hub: {first_line(error)}'}"
+
+
+def _neighbors(model: str | Path) -> list[str]:
+    """List the model directories beside a path."""
+    parent = Path(model).parent
+    return [str(file.parent) for file in parent.glob("*/config.json")] if parent.is_dir() else []
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, with the error's name if it is none that explains itself."""
     lines = str(error).strip().splitlines()[:1]
@@ -150,9 +166,17 @@ def _check_directory(model: str | Path, files: tuple[str, ...], complaint: str) 
         # A Hub id is a name, or an owner and a name.
         is_id = isinstance(model, str) and len(path.parts) <= 2 and model[:1] not in "/.~"
         if not is_id or path.exists():
-            raise FileNotFoundError(f"no such model directory: {model}")
+            raise FileNotFoundError(f"no such model directory: {model}{did_you_mean(str(model), _neighbors(model))}")
     elif not any((path / file).is_file() for file in files):
         raise ValueError(f"{model} {complaint}")
 
 
-__all__ = ["SHIPPED_MODEL", "describe_model", "first_line", "load_config", "load_model", "load_processor"]
+__all__ = [
+    "SHIPPED_MODEL",
+    "describe_model",
+    "first_line",
+    "load_config",
+    "load_model",
+    "load_processor",
+    "no_such_model",
+]

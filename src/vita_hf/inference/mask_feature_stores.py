@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..text import counted
 from .options import MaskFeatures
 
 logger = logging.getLogger(__name__)
@@ -141,7 +142,9 @@ def make_store(
     requested = mode
     if mode in _CHOICES:
         mode = _choose(mode, features, num_frames, recompute is not None)
-        logger.debug("mask features: %s (%s)", mode, "length unknown" if num_frames is None else f"{num_frames} frames")
+        logger.debug(
+            "mask features: %s (%s)", mode, "length unknown" if num_frames is None else counted(num_frames, "frame")
+        )
     if mode == "recompute":
         if recompute is None:
             raise ValueError(

@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from ..ops.rle import decode, decode_masks, encode_masks, shorten
+from ..text import counted
 
 
 @dataclass(kw_only=True, eq=False)
@@ -52,13 +53,13 @@ class Tracks:
         if self.frame_indices is not None:
             indices = np.asarray(self.frame_indices, dtype=np.int64)
             if len(indices) != self.num_frames:
-                raise ValueError(f"frame_indices: expected {self.num_frames} frames, got {len(indices)}")
+                raise ValueError(f"frame_indices: expected {counted(self.num_frames, 'frame')}, got {len(indices)}")
             if (indices < 0).any() or (np.diff(indices) <= 0).any():
                 raise ValueError("frame_indices must be at least 0 and in increasing order")
         if self.frame_times is not None:
             times = np.asarray(self.frame_times, dtype=np.float64)
             if len(times) != self.num_frames:
-                raise ValueError(f"frame_times: expected {self.num_frames} frames, got {len(times)}")
+                raise ValueError(f"frame_times: expected {counted(self.num_frames, 'frame')}, got {len(times)}")
             if not np.isfinite(times).all() or (times < 0).any() or (np.diff(times) <= 0).any():
                 raise ValueError("frame_times must be finite, at least 0 and in increasing order")
 
@@ -140,7 +141,7 @@ class Tracks:
             IndexError: if there is no such frame.
         """
         if not -self.num_frames <= frame < self.num_frames:
-            raise IndexError(f"frame {frame} is out of range: there are {self.num_frames} frames")
+            raise IndexError(f"frame {frame} is out of range: the video has {counted(self.num_frames, 'frame')}")
         if isinstance(self.masks, Tensor):
             return self.masks[:, frame].bool()
         return _decode_masks([track[frame] for track in self.masks], self.size)

@@ -8,8 +8,9 @@ import torch
 from transformers import AutoConfig, TimmBackbone, TimmBackboneConfig
 
 from ..configuration_vita import VitaConfig, config_errors
-from ..inference.loading import first_line
+from ..inference.loading import first_line, no_such_model
 from ..modeling_vita import VitaForVideoInstanceSegmentation
+from ..text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ def _from_checkpoint(source: str, fields: dict[str, Any], labels: dict[str, Any]
         with config_errors(f"init: {source}"):
             checkpoint = AutoConfig.from_pretrained(source)
     except OSError as error:
-        raise OSError(f"init: {source} is neither a model directory nor available from the Hub: {error}") from error
+        raise OSError(f"init: {no_such_model(source, error)}") from error
     except Exception as error:  # a broken config.json makes transformers raise almost anything
         raise ValueError(f"init: the configuration of {source} cannot be loaded: {first_line(error)}") from error
     if checkpoint.model_type not in ("vita", "mask2former"):
@@ -118,13 +119,14 @@ def _from_checkpoint(source: str, fields: dict[str, Any], labels: dict[str, Any]
     wrong = sorted(name for name in mismatched if not name.endswith(_HEADS))
     if wrong:
         raise ValueError(
-            f"{source}: the shapes of {len(wrong)} tensors differ from the model's, for example {wrong[0]}"
+            f"{source}: {counted(len(wrong), 'tensor')} of other shapes than the model's, for example {wrong[0]}"
         )
     missing = sorted(info["missing_keys"] - mismatched)
     if is_vita and missing:
-        raise ValueError(f"{source} lacks {len(missing)} tensors, for example {missing[0]}")
+        raise ValueError(f"{source} lacks {counted(len(missing), 'tensor')}, for example {missing[0]}")
     if not is_vita:
-        logger.info("%s is a detector: the video part starts from scratch (%d tensors)", source, len(missing))
+        tensors = counted(len(missing), "tensor")
+        logger.info("%s is a detector: the video part starts from scratch (%s)", source, tensors)
     before, now = (list((labeled.id2label or {}).values()) for labeled in (checkpoint, config))
     if before != now:
         if not mismatched:  # equally many classes

@@ -18,6 +18,7 @@ from ..files import RunRecord, check_writable, flatten, remove_folder, write_ato
 from ..hub import create_repository
 from ..image_processing_vita import VitaVideoProcessor
 from ..recipes import Recipe, load_recipe
+from ..text import counted
 from .checkpoints import Checkpoints
 from .datasets import Source, make_clips, read_sources
 from .initialization import build_model
@@ -30,6 +31,8 @@ from .signals import TrainingInterrupted
 logger = logging.getLogger(__name__)
 
 TRACKER = "vita-hf"  # the project's name
+
+_PRECISIONS = {"no": "float32", "bf16": "float32 with bfloat16", "fp16": "float32 with float16"}
 
 # What may change when a training run continues.
 _FREE = ("training.steps", "training.learning_rate_steps", "training.save_dtype", "evaluation.")
@@ -171,13 +174,14 @@ def _start_trackers(accelerator: Accelerator, recipe: Recipe) -> None:
 
 def _log_start(trainer: Trainer, sources: Sequence[Source], resumed: bool) -> None:
     accelerator = trainer.accelerator
-    rows = ", ".join(f"{source.num_rows or 'streamed'} rows of {source.data.name}" for source in sources)
+    counts = (counted(source.num_rows, "row") if source.num_rows else "streamed rows" for source in sources)
+    rows = ", ".join(f"{count} of {source.data.name}" for count, source in zip(counts, sources))
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
     logger.info(
         f"{'continuing after' if resumed else 'starting at'} step {trainer.step} of {trainer.settings.steps}: {rows}; "
         f"{parameters / 1e6:.2f} M parameters to train; clips per step: {trainer.settings.batch_size}; "
-        f"micro-batches: {trainer.options.micro_batches}; processes: {accelerator.num_processes} "
-        f"({accelerator.device.type}); precision: {accelerator.mixed_precision}"
+        f"micro-batches: {trainer.options.micro_batches}; {counted(accelerator.num_processes, 'process')} on "
+        f"{accelerator.device.type} in {_PRECISIONS.get(accelerator.mixed_precision, accelerator.mixed_precision)}"
     )
 
 

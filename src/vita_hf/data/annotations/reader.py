@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...ops.rle import MAX_PIXELS, shorten
+from ...text import counted
 from .problems import AnnotationError, InvalidInputError, Problem
 from .values import id_order, is_finite, is_id, is_integer, is_list, some
 
@@ -239,7 +240,9 @@ class _TableReader:
         if not names:
             self.note("frame-names", f"expected the names of the frames, got {shorten(names)}", place, key)
         elif length not in (None, len(names)):
-            self.note("length", f"`length` is {shorten(length)}, but it names {len(names)} frames", place, key)
+            self.note(
+                "length", f"`length` is {shorten(length)}, but it names {counted(len(names), 'frame')}", place, key
+            )
         names = list(names or ())
         self.file.videos[key] = Video(place, key, int(height), int(width), len(names) or int(length), names)
 
