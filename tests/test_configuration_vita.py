@@ -65,12 +65,20 @@ def test_round_trip(backbone, tmp_path):
             {1: "cat", 2: "dog"},
             "id2label: expected a name for each class, with the keys 0 to 1, got {1: 'cat'",
         ),
+        ("id2label", {0: {}}, "id2label: expected a name for each class"),
+        ("encoder_layers", 10**9, "encoder_layers: expected at most 1000, got 1000000000"),
         ("id2label", {0: "background", 255: "lesion"}, "id2label: expected .* the keys 0 to 1, got"),
     ],
 )
 def test_values_out_of_range_name_the_field(field, value, expected):
     with pytest.raises(StrictDataclassError, match=expected):
         VitaConfig(**{field: value})
+
+
+@pytest.mark.parametrize("model_type", [[], {}, None, 7])
+def test_backbone_types_that_are_no_names(model_type):
+    with pytest.raises(ValueError, match="backbone_config: transformers does not know the model_type"):
+        VitaConfig(backbone_config={"model_type": model_type})
 
 
 def test_unknown_backbone_type_is_named():

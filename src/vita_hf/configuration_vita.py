@@ -148,7 +148,7 @@ class VitaConfig(Mask2FormerConfig):
             )
         elif isinstance(self.backbone_config, dict):
             model_type = self.backbone_config.get("model_type")
-            if model_type not in CONFIG_MAPPING:
+            if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
                 raise ValueError(
                     f"backbone_config: transformers does not know the model_type {model_type!r}; expected for example "
                     "'timm_backbone' or 'swin'"
@@ -171,9 +171,10 @@ class VitaConfig(Mask2FormerConfig):
         for field in _LAYERS:
             require(getattr(self, field) <= _MAX_LAYERS, field, f"at most {_MAX_LAYERS}")
         require(self.num_labels >= 1, "num_labels", "at least one class")
+        names = self.id2label.values()
         # The network counts classes from 0: other keys would shift the names.
         require(
-            sorted(self.id2label) == list(range(self.num_labels)),
+            sorted(self.id2label) == list(range(self.num_labels)) and all(isinstance(n, str) for n in names),
             "id2label",
             f"a name for each class, with the keys 0 to {self.num_labels - 1}",
         )
@@ -210,7 +211,7 @@ def config_errors(source: str) -> Generator[None]:
     try:
         yield
     except StrictDataclassError as error:
-        raise ValueError(f"{source}: {error.__cause__ or error}") from error
+        raise ValueError(f"{source}: {str(error.__cause__ or error)[:1000]}") from error
 
 
 __all__ = ["VitaConfig", "config_errors"]

@@ -250,6 +250,7 @@ def test_unreadable_configs(tmp_path):
         ("[1, 2]: 3", "not a YAML file of plain settings: "),
         ("null: {a: 1}", "not a YAML file of plain settings: "),
         ("a: '${b'", "not a YAML file of plain settings: "),
+        ("a: " + "[" * 400 + "]" * 400, "not a YAML file of plain settings: .{0,200}$"),
         ("a: 2020-01-01", "not a YAML file of plain settings: "),
     ],
 )

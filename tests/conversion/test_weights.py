@@ -191,6 +191,14 @@ def test_weights_that_are_no_finite_numbers(tmp_path, original, change, message)
         load_original_checkpoint(weights, SWIN["config_file"])
 
 
+def test_tensors_without_values(tmp_path):
+    torch.save({"vita_module.class_embed.bias": torch.empty(3, device="meta")}, tmp_path / "model.pth")
+    with pytest.raises(
+        ValueError, match=r"model\.pth: 1 tensors without values .* such as 'vita_module.class_embed.bias'"
+    ):
+        load_original_checkpoint(tmp_path / "model.pth", SWIN["config_file"])
+
+
 def test_names_that_are_no_strings(tmp_path):
     torch.save({1: torch.zeros(1)}, tmp_path / "model.pth")
     with pytest.raises(ValueError, match=r"model\.pth: expected names of tensors, got the key 1"):

@@ -17,17 +17,19 @@ from vita_hf.data.datasets import generate_rows
 from vita_hf.data.frames import BrokenSampleError
 from vita_hf.data.schema import VIDEO_FEATURES
 from vita_hf.evaluation.splits import check_split, read_split
+from vita_hf.ops.rle import compress
 from vita_hf.scoring import GroundTruth
 
 SUFFIX = ".json"
 HEIGHT, WIDTH = 6, 8
-_SQUARE = [1.0, 1.0, 4.0, 1.0, 4.0, 4.0, 1.0, 4.0]
+COUNTS = compress([10, 4, 34], HEIGHT * WIDTH)
+SQUARE = [1.0, 1.0, 4.0, 1.0, 4.0, 4.0, 1.0, 4.0]
 
 
 def youtube_vis() -> dict:
     """Return a small annotation file with masks of all forms."""
     size = [HEIGHT, WIDTH]
-    masks = [{"size": size, "counts": "04T1"}, {"size": size, "counts": [10, 20, 18]}, [_SQUARE], None]
+    masks = [{"size": size, "counts": COUNTS}, {"size": size, "counts": [10, 20, 18]}, [SQUARE], None]
     videos = [
         {"id": key, "height": HEIGHT, "width": WIDTH, "length": 4, "file_names": [f"{t}.png" for t in range(4)]}
         for key in (1, 2)
@@ -56,7 +58,7 @@ def coco() -> dict:
     """Return a small annotation file of images."""
     images = [{"id": key, "height": HEIGHT, "width": WIDTH, "file_name": f"{key}.png"} for key in (1, 2)]
     common = {"image_id": 1, "category_id": 5, "iscrowd": 0, "area": 9, "bbox": [1, 1, 3, 3]}
-    masks = [[_SQUARE], {"size": [HEIGHT, WIDTH], "counts": [10, 20, 18]}]
+    masks = [[SQUARE], {"size": [HEIGHT, WIDTH], "counts": [10, 20, 18]}]
     annotations = [{"id": key, "segmentation": mask, **common} for key, mask in enumerate(masks, 1)]
     return {"images": images, "annotations": annotations, "categories": [{"id": 5, "name": "cat"}]}
 

@@ -332,7 +332,7 @@ NUMBER = "1" + "0" * 400
         ('"frame_indices": null', '"frame_indices": [0, 1, 10%s]' % ("0" * 30), r"frame_indices\[2\]: "),
         ('"id2label": null', '"id2label": []', r"id2label: expected an object, got \[\]"),
         ('"size": [1, 4]', '"size": [1.0, 4.0]', r"size\[0\]: expected a valid integer, got 1\.0"),
-        ('"size": [1, 4]', '"size": [30000, 30000]', "size: expected at most 536870912 pixels, got 30000×30000"),
+        ('"size": [1, 4]', '"size": [30000, 30000]', r"size: expected at most \d+ pixels, got 30000×30000"),
         ('"num_frames": 1', '"num_frames": 1000000000', "num_frames: expected less than or equal to 10000000"),
         ('"score": 0.5', f'"score": {NUMBER}', r"tracks\[0\]\.score: "),
         ('"score": 0.5', '"score": 1e39', r"tracks\[0\]\.score: expected less than or equal to 30000.*, got 1e\+39"),

@@ -70,7 +70,8 @@ def read_detectron2_yaml(path: str | os.PathLike, including: tuple[Path, ...] = 
     try:
         merged: Any = OmegaConf.to_container(OmegaConf.merge(*layers, settings))
     except (OmegaConfBaseException, RecursionError, TypeError) as error:
-        raise ValueError(f"{path}: not a YAML file of plain settings: {error}") from None
+        reason = str(error).partition("\n")[0]  # the rest shows the whole object
+        raise ValueError(f"{path}: not a YAML file of plain settings: {reason}") from None
     return merged
 
 

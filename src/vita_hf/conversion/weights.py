@@ -38,6 +38,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     is_mapping = isinstance(state_dict, Mapping)
     if not (is_mapping and state_dict and all(isinstance(value, Tensor) for value in state_dict.values())):
         raise ValueError(f"{path}: expected a state dict, name → tensor, itself or under 'model'")
+    if absent := [name for name, tensor in state_dict.items() if tensor.is_meta]:
+        raise ValueError(
+            f"{path}: {len(absent)} tensors without values (on the device 'meta'), such as {shorten(absent[0])}"
+        )
     if unnamed := [key for key in state_dict if not isinstance(key, str)]:
         raise ValueError(f"{path}: expected names of tensors, got the key {shorten(unnamed[0])}")
     return dict(state_dict)

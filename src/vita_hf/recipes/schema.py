@@ -9,6 +9,7 @@ from transformers.processing_utils import VideosKwargs
 
 from ..configuration_vita import VitaConfig
 from ..data.clips.settings import ClipSettings, Settings
+from ..ops.rle import shorten
 
 # `config_from_recipe` sets the labels and the evaluation's top_k from other sections.
 MODEL_KEYS = {field.name for field in fields(VitaConfig)} - {"id2label", "label2id", "evaluation_top_k"}
@@ -147,4 +148,4 @@ def _describe(error: Any) -> str:
         return f"{name}: missing" + (" (see the key `base`)" if len(error["loc"]) == 1 else "")
     if error["type"] == "value_error":
         return f"{name}: {error['ctx']['error']}"
-    return f"{name}: {error['msg'].replace('Input should be', 'expected')}, got {error['input']!r}"
+    return f"{name}: {error['msg'].replace('Input should be', 'expected')}, got {shorten(error['input'])}"
