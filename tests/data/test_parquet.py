@@ -16,6 +16,7 @@ from vita_hf.cards.dataset import write_card
 from vita_hf.data import parquet
 from vita_hf.data.annotations import AnnotationError
 from vita_hf.data.categories import CATEGORIES
+from vita_hf.data.clips.streamed import stream_rows
 from vita_hf.data.datasets import read_ytvis
 from vita_hf.data.parquet import read_parquet, write_parquet
 from vita_hf.data.schema import VIDEO_FEATURES
@@ -243,6 +244,20 @@ def test_reading_something_else(tmp_path):
     datasets.Dataset.from_list([row], features=VIDEO_FEATURES).to_parquet(path)
     with pytest.raises(ValueError, match=r"expected class names, a ClassLabel at instances\.label"):
         read_parquet(tmp_path)
+
+
+def test_paths_in_foreign_shards_are_not_opened(dataset, tmp_path):
+    """They could name any image on this machine."""
+    features = VIDEO_FEATURES.copy()
+    features["instances"].feature["label"] = datasets.ClassLabel(names=["ball", "wheel"])
+    (tmp_path / "data").mkdir()
+    table = dataset.rows.with_format("arrow")[:].replace_schema_metadata(features.arrow_schema.metadata)
+    pq.write_table(table, tmp_path / "data/train-00000-of-00001.parquet")
+    message = "expected frames with the bytes of their images; a foreign file's paths are not opened"
+    with pytest.raises(ValueError, match=message):
+        read_parquet(tmp_path, cache_dir=tmp_path / "cache")
+    with pytest.raises(ValueError, match=rf"video \d: {message}"):
+        next(stream_rows(read_parquet(tmp_path, streaming=True).rows, seed=0))
 
 
 # ------------------------------------------------------------------------------------------------------- the script

@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vita_hf.ops import loader, rle, rle_numpy
-from vita_hf.ops.build import build
+from vita_hf.ops import build, loader, rle, rle_numpy
 
 EXPECTED_ERRORS = (ValueError, TypeError, RuntimeError)
 FLAGS = "-g -O1 -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=undefined"
@@ -48,14 +47,15 @@ def main() -> None:
 def run_under_sanitizers() -> None:
     """Build the library with sanitizers, and run this program again with their runtime loaded first."""
     compiler = os.environ.get("CXX", "g++")
+    os.environ |= {"CXX": f"{compiler} {FLAGS}", "VITA_HF_KERNELS_CACHE": str(CACHE)}
+    build._TRY_OUT = ""  # this process lacks the runtime, with which compilers are slow
+    build.build("cpp")
     # The C++ library as well: AddressSanitizer looks for `__cxa_throw` when it starts.
     names = ("libasan.so", "libstdc++.so.6")
     libraries = [subprocess.check_output([compiler, f"-print-file-name={name}"], text=True).strip() for name in names]
     # Python and torch keep memory until they exit. Threads would make reports hard to read.
     settings = {"LD_PRELOAD": ":".join(libraries), "ASAN_OPTIONS": "detect_leaks=0", "OMP_NUM_THREADS": "1"}
-    os.environ |= {"CXX": f"{compiler} {FLAGS}", "VITA_HF_KERNELS_CACHE": str(CACHE), **settings}
-    build("cpp")  # and tries it out in a process with the sanitizers' runtime
-    os.execv(sys.executable, [sys.executable, *sys.argv])
+    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **settings})
 
 
 def call_operator(seed: int) -> None:

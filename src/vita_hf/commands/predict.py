@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
         if is_finished(args.output / name, videos[name], inputs, args.overwrite, max_bytes):
             print(f"{name}: already finished, skipped ({args.output / name})")
         else:
+            check_writable(args.output / name)
             unfinished.append(name)
     if not unfinished:
         return 0

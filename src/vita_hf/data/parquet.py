@@ -16,7 +16,7 @@ from datasets.table import embed_table_storage
 from ..files import RunRecord, atomic_path, output_name, remove_leftovers
 from ..progress import progress_bar
 from .frames import BrokenSampleError, decode_frame
-from .schema import SCHEMA_VERSION, VIDEO_FEATURES, VideoDataset
+from .schema import NOT_EMBEDDED, SCHEMA_VERSION, VIDEO_FEATURES, VideoDataset
 
 _ROW_GROUP_BYTES = 32_000_000  # streaming reads one row group at a time
 
@@ -108,7 +108,7 @@ def read_parquet(
 
     Raises:
         FileNotFoundError: if the folder lacks the split or some of its shards.
-        ValueError: if the data has other columns, or lacks class names.
+        ValueError: if the data has other columns, lacks class names, or names files instead of embedding them.
     """
     options: dict[str, Any] = {"split": split, "cache_dir": None if cache_dir is None else os.fspath(cache_dir)}
     if os.path.isdir(path_or_hub_id):
@@ -123,6 +123,10 @@ def read_parquet(
     if not isinstance(label, ClassLabel):
         raise ValueError(f"{path_or_hub_id}: expected class names, a ClassLabel at instances.label, got {label}")
     rows = stream.cast(VIDEO_FEATURES) if streaming else load_dataset(**options, features=VIDEO_FEATURES)
+    if isinstance(rows, Dataset):  # of a stream, each row is checked when it is read
+        for table in rows.select_columns("frames").with_format("arrow").iter(batch_size=1000):
+            if any(chunk.flatten().field("bytes").null_count for chunk in table["frames"].chunks):
+                raise ValueError(f"{path_or_hub_id}: {NOT_EMBEDDED}")
     return VideoDataset(rows, dict(enumerate(label.names)), Path(path_or_hub_id).name)
 
 

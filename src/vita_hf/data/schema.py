@@ -40,6 +40,9 @@ VIDEO_FEATURES = Features(
 """
 
 
+NOT_EMBEDDED = "expected frames with the bytes of their images; a foreign file's paths are not opened"
+
+
 @dataclass(frozen=True)
 class VideoDataset:
     """

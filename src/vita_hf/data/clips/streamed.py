@@ -9,7 +9,7 @@ import numpy as np
 from datasets import IterableDataset
 from torch.utils.data import Dataset
 
-from ..schema import has_objects
+from ..schema import NOT_EMBEDDED, has_objects
 from .sampling import draw_clip
 from .schedule import StepBatchSampler
 from .settings import ClipSettings
@@ -34,7 +34,7 @@ def stream_rows(
         The epoch, the position after the row, and the row. A stream started at both continues with the next row.
 
     Raises:
-        ValueError: if the first epoch has fewer rows than `position`, or if no row has an object.
+        ValueError: if the first epoch has fewer rows than `position`, no row has an object, or a frame is not embedded.
     """
     if buffer_size < 1:
         raise ValueError(f"buffer_size: expected at least 1, got {buffer_size}")
@@ -55,6 +55,8 @@ def _shuffled(rows: IterableDataset, rng: np.random.Generator, buffer_size: int)
     shards = [rows.shard(rows.num_shards, index) for index in rng.permutation(rows.num_shards).tolist()]
     buffer: list[dict[str, Any]] = []
     for row in filter(has_objects, chain.from_iterable(shards)):
+        if any(frame["bytes"] is None for frame in row["frames"]):
+            raise ValueError(f"video {row['video_id']}: {NOT_EMBEDDED}")
         if len(buffer) < buffer_size:
             buffer.append(row)
         else:
