@@ -150,6 +150,11 @@ def test_addresses(segmenter, expected, tmp_path):
         try:
             address = f"http://127.0.0.1:{server.server_port}"
             assert_equal(segmenter(f"{address}/video.mp4", mask_features="recompute"), expected)
+            frames = [Image.fromarray(frame) for frame in make_frames()]
+            frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], duration=50, lossless=True)
+            result = segmenter(f"{address}/a.webp?size=full")
+            assert_equal(result, expected)
+            np.testing.assert_allclose(result.timestamps, [0, 0.05, 0.1, 0.15, 0.2])
             with pytest.raises(OSError, match=r"cannot download http://.*/nothing\.mp4: .*404"):
                 segmenter(f"{address}/nothing.mp4")
         finally:
@@ -210,6 +215,7 @@ def test_animated_images_are_videos(segmenter, tmp_path, kind):
     result = segmenter(path if kind == "path" else Image.open(path))
     assert result.num_frames == FRAMES
     np.testing.assert_allclose(result.timestamps, [0, 0.1, 0.15, 0.35, 0.45], atol=1e-6)
+    assert result.fps == pytest.approx(4 / 0.45)  # measured: the file does not state a rate
 
 
 def test_defaults_of_the_constructor_and_of_a_call(tiny_model, expected):

@@ -171,3 +171,10 @@ def test_more_than_8_bits_are_refused(tmp_path, dtype):
         with pytest.raises(BrokenSampleError, match=r"video 7, .*deep\.tiff.*: expected 8 bits per channel") as caught:
             decode_frame(frame, row)
         assert caught.value.kind == "frame-unreadable"
+
+
+def test_an_animation_is_no_frame(tmp_path):
+    images = [Image.new("RGB", (WIDTH, HEIGHT), (gray, 0, 0)) for gray in (0, 200)]
+    images[0].save(tmp_path / "x.webp", save_all=True, append_images=images[1:])
+    with pytest.raises(BrokenSampleError, match=r"x\.webp: .* expected one picture, got an animation of 2"):
+        decode_frame({"path": str(tmp_path / "x.webp"), "bytes": None}, ROW)

@@ -7,7 +7,7 @@ from typing import Any
 from PIL import Image, ImageOps
 
 from ..files import path_below
-from ..video.images import check_bit_depth
+from ..video.images import check_bit_depth, refuse_animation
 from .annotations import AnnotationFile, Problem, Video
 
 
@@ -72,6 +72,7 @@ def decode_frame(frame: Mapping[str, Any], row: Mapping[str, Any]) -> Image.Imag
     try:
         with Image.open(path if content is None else io.BytesIO(content)) as opened:
             check_bit_depth(opened, "the frame")
+            refuse_animation(opened, "the frame")
             image = ImageOps.exif_transpose(opened).convert("RGB")
     except FileNotFoundError:
         raise broken("frame-missing", "no such file") from None

@@ -50,7 +50,7 @@ def list_frames(directory: str | Path) -> list[Path]:
 def is_image(item: Any) -> bool:
     """Tell whether `item` is an image: a path with an image's suffix, a PIL image, or an array of 2 or 3 dimensions."""
     if isinstance(item, str | Path):
-        return Path(item).suffix.lower() in IMAGE_SUFFIXES and not Path(item).is_dir()
+        return Path(shown(item)).suffix.lower() in IMAGE_SUFFIXES and not Path(item).is_dir()
     if isinstance(item, np.ndarray | torch.Tensor):
         return item.ndim in (2, 3)
     return isinstance(item, Image.Image)
@@ -70,6 +70,15 @@ def read_image(path: str | Path) -> Image.Image:
         image.load()
     _refuse_animation(pictures, shown(path))
     return image
+
+
+def fetch_image(url: str) -> Image.Image:
+    """Download an image, or an animation, and open it; raises like `read_image`."""
+    file = download(url)
+    try:
+        return Image.open(file)
+    except Exception as error:
+        raise _not_decodable(url, error) from error
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
@@ -93,6 +102,11 @@ def is_animation(image: str | Path | Image.Image) -> bool:
         return False
 
 
+def refuse_animation(image: Image.Image, where: str) -> None:
+    """Raise a ValueError if an image has several frames or pages, of which only the first would be used."""
+    _refuse_animation(_count_pictures(image), where)
+
+
 def _count_pictures(image: Image.Image) -> int:
     return getattr(image, "n_frames", 1) if image.format in _ANIMATED_FORMATS else 1
 
@@ -106,8 +120,7 @@ def _refuse_animation(pictures: int, where: str) -> None:
 def open_image(path: str | Path) -> Generator[Image.Image]:
     """Open an image for a block that reads it; raises like `read_image`."""
     file = download(str(path)) if is_url(path) else path
-    heif = Path(path).suffix.lower() in _HEIF_SUFFIXES
-    if heif:
+    if Path(path).suffix.lower() in _HEIF_SUFFIXES:
         _register_heif()
     try:
         with Image.open(file) as image:
@@ -117,8 +130,13 @@ def open_image(path: str | Path) -> Generator[Image.Image]:
     except MemoryError:
         raise
     except Exception as error:  # damaged files make Pillow raise almost anything, even TypeError and struct.error
-        hint = " (HEIC images need the pillow-heif package: pip install pillow-heif)" if heif else ""
-        raise ValueError(f"{shown(path)} cannot be decoded as an image: {error}{hint}") from error
+        raise _not_decodable(path, error) from error
+
+
+def _not_decodable(path: str | Path, error: Exception) -> ValueError:
+    heif = Path(path).suffix.lower() in _HEIF_SUFFIXES
+    hint = " (HEIC images need the pillow-heif package: pip install pillow-heif)" if heif else ""
+    return ValueError(f"{shown(path)} cannot be decoded as an image: {error}{hint}")
 
 
 def _register_heif() -> None:
@@ -154,7 +172,7 @@ def to_rgb_tensor(
     if isinstance(image, str | Path):
         image = read_image(image)
     if isinstance(image, Image.Image):
-        _refuse_animation(_count_pictures(image), where)
+        refuse_animation(image, where)
         check_bit_depth(image, where)
         upright = ImageOps.exif_transpose(image)
         # Pillow converts palettes and other modes that have no channels of their own.
@@ -233,11 +251,13 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "FloatScale",
     "check_bit_depth",
+    "fetch_image",
     "image_size",
     "is_animation",
     "is_image",
     "list_frames",
     "open_image",
     "read_image",
+    "refuse_animation",
     "to_rgb_tensor",
 ]

@@ -113,7 +113,7 @@ class VideoReader(FrameSource):
     def open_sound(self) -> Any:
         """Open the file once more, for its sound: an `av` container that the caller closes, or None."""
         container = import_decoding().open_container(self._input())
-        if not container.streams.audio:
+        if container.streams.best("audio") is None:  # or no decoder for it
             container.close()
             return None
         return container

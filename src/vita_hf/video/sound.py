@@ -1,6 +1,7 @@
 """Copy the sound of a video beside new frames."""
 
 import logging
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from fractions import Fraction
 from typing import Any
@@ -23,7 +24,7 @@ class SoundCopy(AbstractContextManager):
 
     def __init__(self, source: Any, target: Any):
         self._source, self._target = source, target
-        self._frames = source.decode(source.streams.best("audio"))
+        self._frames: Iterator[Any] = source.decode(source.streams.best("audio"))
         self._stream = target.add_stream("aac", rate=48_000, layout="stereo")
         self._next: Any = None
 
@@ -40,7 +41,12 @@ class SoundCopy(AbstractContextManager):
             if time >= 0:
                 frame.time_base = Fraction(1, frame.sample_rate)
                 frame.pts = round(time * frame.sample_rate)
-                self._target.mux(self._stream.encode(frame))
+                try:
+                    packets = self._stream.encode(frame)
+                except (FFmpegError, ValueError) as error:  # other channels or another rate than before
+                    self._give_up(error)
+                    return
+                self._target.mux(packets)
 
     def finish(self) -> None:
         """Write what the encoder still holds."""
@@ -54,9 +60,13 @@ class SoundCopy(AbstractContextManager):
             except StopIteration:
                 return None
             except FFmpegError as error:
-                logger.warning("the sound of %s is damaged and ends early: %s", self._source.name, describe(error))
-                return None
+                self._give_up(error)
         return self._next
+
+    def _give_up(self, error: Exception) -> None:
+        reason = describe(error) if isinstance(error, FFmpegError) else error
+        logger.warning("the sound of %s is damaged and ends early: %s", self._source.name, reason)
+        self._frames, self._next = iter(()), None
 
 
 __all__ = ["SoundCopy"]

@@ -22,7 +22,7 @@ from PIL import Image
 from .animation import AnimatedImage
 from .download import MAX_BYTES, is_url, shown
 from .frame_source import Choice, Frame, FrameSource, check_frame_size, choose_frames
-from .images import ANIMATION_SUFFIXES, IMAGE_SUFFIXES, image_size, is_animation, is_image, list_frames
+from .images import ANIMATION_SUFFIXES, IMAGE_SUFFIXES, fetch_image, image_size, is_animation, is_image, list_frames
 from .reader import VIDEO_SUFFIXES, VideoReader
 
 logger = logging.getLogger(__name__)
@@ -72,6 +72,7 @@ def open_video(
         return video
     name = name or (shown(video) if isinstance(video, str | Path) else "the video")
     if is_image(video):
+        video = fetch_image(video) if is_url(video) else video
         source = AnimatedImage(video, name) if _is_animation(video) else FrameList([video], name)
     elif isinstance(video, str | Path):
         refuse_live_sources(video)
