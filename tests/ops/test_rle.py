@@ -101,7 +101,18 @@ def test_corrupt_masks_are_found(kernels):
         assert list(error.value.problems) == [1], counts
         assert error.value.problems[1].startswith("corrupt RLE: "), counts
     runs = uncompressed(mask)["counts"]
-    for counts in ([], [5], [*runs, 1], [-1, *runs[1:], 1], [2**64, 0], [*runs[:-1], float(runs[-1])], [None], ["5"]):
+    bools = [True, 720 * 720 - 1]
+    for counts in (
+        bools,
+        [],
+        [5],
+        [*runs, 1],
+        [-1, *runs[1:], 1],
+        [2**64, 0],
+        [*runs[:-1], float(runs[-1])],
+        [None],
+        ["5"],
+    ):
         for others in (runs, good):
             with pytest.raises(rle.RleError) as error:
                 rle.decode([others, counts, others], 720 * 720)

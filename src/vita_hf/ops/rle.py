@@ -241,7 +241,9 @@ def decode(masks: Sequence[str | list[int]], pixels: int) -> tuple[np.ndarray, n
         if strings and len(strings) == len(masks):
             return _decode_strings(strings, pixels)
         lists = [_parse_counts(mask) if isinstance(mask, str) else mask for mask in masks]
-        # struct is the fastest way from Python's integers to an array, and refuses everything else.
+        if any(bool in map(type, runs) for runs in lists):
+            raise ValueError("bools are not integers here")
+        # struct is the fastest way from Python's integers to an array, and refuses everything else but bools.
         packed = [struct.pack(f"{len(runs)}q", *runs) + bytes(8 * (len(runs) % 2)) for runs in lists]
         pairs = np.frombuffer(b"".join(packed), np.int64).reshape(-1, 2)
         starts = np.cumsum([0, *((len(runs) + 1) // 2 for runs in lists)])
