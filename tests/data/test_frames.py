@@ -178,3 +178,12 @@ def test_an_animation_is_no_frame(tmp_path):
     images[0].save(tmp_path / "x.webp", save_all=True, append_images=images[1:])
     with pytest.raises(BrokenSampleError, match=r"x\.webp: .* expected one picture, got an animation of 2"):
         decode_frame({"path": str(tmp_path / "x.webp"), "bytes": None}, ROW)
+
+
+@pytest.mark.parametrize("polygon", [[0, 0, 4e8, 0, 4e8, 4e8], [0, 0, 1e300, 0, 1, 1], [1.0] * 7, [float("nan")] * 6])
+def test_polygons_of_foreign_rows_are_checked_before_pycocotools_sees_them(polygon):
+    """Rows of the Hub come without the reader; these polygons would end the process."""
+    row = {"video_id": 7, "height": 24, "width": 32}
+    instance = {"id": 3, "segmentations": [{"rle": None, "polygons": [polygon]}]}
+    with pytest.raises(BrokenSampleError, match="video 7, annotation 3, frame 0: "):
+        frame_masks(row, [instance], 0, [])

@@ -111,3 +111,13 @@ def test_names_that_differ_only_in_spelling():
         match_categories({0: "LEFT HAND", 1: "foot"}, categories)
     with pytest.raises(ValueError, match="the model's classes 'cat' and 'cat' cannot be told apart"):
         match_categories({0: "cat", 1: "cat"}, {1: "cat", 2: "dog"})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_names_in_any_script_and_encoding(workspace, tmp_path, encoding):
+    content = json.loads((workspace / "videos.json").read_text())
+    content["categories"][0]["name"] = "猫"
+    (tmp_path / "cats.json").write_text(json.dumps(content, ensure_ascii=False), encoding=encoding)
+    split = read_split(tmp_path / "cats.json", workspace / "frames")
+    assert next(iter(split.categories.values())) == "猫"
+    check_split(split, dict(enumerate(split.categories.values())))

@@ -105,6 +105,10 @@ def test_what_pycocotools_misreads_is_scored(change):
             lambda c: c["annotations"][1].update(segmentation={"size": [HEIGHT, WIDTH], "counts": "00Z"}),
             r"annotations\[1\] \(video 2, annotation 2\), frame 0: corrupt RLE: its counts end in the middle",
         ),
+        (
+            lambda c: c["annotations"][1].update(segmentation=[[0, 0, 4e8, 0, 4e8, 4e8]]),
+            r"annotations\[1\] .* polygon 0: coordinates and outline must not exceed",
+        ),
         (lambda c: c.pop("images"), "expected an object with the list 'images', as in COCO; got an object with"),
     ],
 )

@@ -200,6 +200,15 @@ def test_a_row_without_frames_is_broken():
         draw_clip({"video_id": 9, "height": 4, "width": 4, "frames": [], "instances": []}, PLAIN, rng())
 
 
+def test_rows_with_masks_of_too_few_frames_are_broken():
+    row = noise_row(length=4)
+    row["instances"][0]["segmentations"].pop()
+    with pytest.raises(
+        BrokenSampleError, match="segmentations: expected one of each instance for each of the 4 frames"
+    ):
+        draw_clip(row, PLAIN, rng())
+
+
 def test_large_scale_jitter_pads_pixels_with_the_value_and_masks_with_nothing():
     row = make_row([np.full((40, 60, 3), 10, np.uint8)], [instance([rle(np.ones((40, 60), bool))])])
     jitter = LargeScaleJitter(size=128, min_scale=0.5, max_scale=0.5)

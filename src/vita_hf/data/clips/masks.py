@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as mask_api
 
-from ...ops.rle import RleError, decode_masks
+from ...ops.rle import RleError, decode_masks, encode_polygons
 from ..frames import BrokenSampleError
 from .transforms import Transform
 
@@ -20,21 +19,27 @@ def frame_masks(
     The transforms move the corners of polygons, which are rasterized last, and the pixels of decoded RLEs.
 
     Raises:
-        BrokenSampleError: if an RLE does not cover the row's height × width.
+        BrokenSampleError: if an RLE does not cover the row's height × width, or a polygon is malformed or too large.
     """
     height, width = transforms[-1].new_size if transforms else (row["height"], row["width"])
     masks = np.zeros((len(instances), height, width), dtype=bool)
-    rles = {}
+    rles, drawn = {}, {}
     for i, instance in enumerate(instances):
         segmentation = instance["segmentations"][frame]
         if not segmentation:
             continue
         if segmentation["rle"] is not None:
             rles[i] = segmentation["rle"]
-        polygons = [_transform_polygon(polygon, transforms) for polygon in segmentation["polygons"] or []]
-        polygons = [polygon for polygon in polygons if len(polygon) >= 6]  # the others were cropped away
-        if polygons:
-            masks[i] = mask_api.decode(mask_api.merge(mask_api.frPyObjects(polygons, height, width)))
+        try:
+            polygons = [_transform_polygon(polygon, transforms) for polygon in segmentation["polygons"] or []]
+            polygons = [polygon for polygon in polygons if len(polygon) >= 6]  # the others were cropped away
+            if polygons:
+                drawn[i] = encode_polygons(polygons, height, width)
+        except ValueError as error:
+            where = f"annotation {instance['id']}, frame {frame}"
+            raise BrokenSampleError("malformed", row["video_id"], where, str(error)) from None
+    if drawn:
+        masks[list(drawn)] = decode_masks([*drawn.values()], height, width)
     if rles:
         try:
             pixels = decode_masks([*rles.values()], row["height"], row["width"])

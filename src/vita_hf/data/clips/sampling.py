@@ -67,6 +67,9 @@ def draw_clip(row: dict[str, Any], settings: ClipSettings, rng: np.random.Genera
     """
     if not row["frames"]:
         raise BrokenSampleError("malformed", row["video_id"], "frames", "expected at least one, got none")
+    if any(len(instance["segmentations"]) != len(row["frames"]) for instance in row["instances"]):
+        reason = f"expected one of each instance for each of the {len(row['frames'])} frames"
+        raise BrokenSampleError("length", row["video_id"], "segmentations", reason)
     frames = sample_frames(len(row["frames"]), settings.num_frames, settings.frame_range, rng)
     transforms = draw_transforms((row["height"], row["width"]), settings, rng, is_image=len(row["frames"]) == 1)
     instances = [
