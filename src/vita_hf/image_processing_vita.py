@@ -13,8 +13,7 @@
 # limitations under the License.
 """Video processor of VITA: videos to tensors, outputs to instances."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -28,14 +27,15 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from transformers.processing_utils import Unpack, VideosKwargs
 from transformers.utils import TensorType, auto_docstring
 from transformers.video_processing_utils import BaseVideoProcessor
-from transformers.video_utils import VideoInput, VideoMetadata, make_batched_metadata
+from transformers.video_utils import VideoInput, make_batched_metadata
 
 from .tracks.building import VideoInstancesBuilder
 from .tracks.instances import VideoInstances
 from .video.batching import FrameChunk, normalize_and_pad
 from .video.download import shown
-from .video.frame_source import Choice, Frame, FrameSource, FramesPerSecond, check_frame_size
+from .video.frame_source import Choice, Frame, FrameSource, check_frame_size
 from .video.images import FloatScale, to_rgb_tensor
+from .video.metadata import choose_by_metadata, complete_metadata, record_frames
 from .video.reader import VideoReader
 from .video.resizing import resize_output_size
 from .video.sources import open_video, split_videos
@@ -142,9 +142,10 @@ class VitaVideoProcessor(BaseVideoProcessor):
         ```
         """  # noqa: D403 - it starts with the name of an argument
         settings = self._complete_settings(kwargs)
+        do_convert_rgb, do_sample_frames = settings["do_convert_rgb"], settings["do_sample_frames"]
         num_frames, fps = settings["num_frames"], settings["fps"]
         sampler = None
-        if settings["do_sample_frames"] and not (num_frames is None and fps is None):
+        if do_sample_frames and not (num_frames is None and fps is None):
             sampler = partial(self.sample_frames, num_frames=num_frames, fps=fps)
         videos = split_videos(videos)
         metadata = settings["video_metadata"]
@@ -156,16 +157,16 @@ class VitaVideoProcessor(BaseVideoProcessor):
         for index, (video, known) in enumerate(zip(videos, metadata)):
             name = f"video {index} ({shown(video)})" if isinstance(video, str | Path) else f"video {index}"
             source = open_video(video, name, settings["decoder"])
-            choice, known = _choose_frames(source, known, sampler, fps if num_frames is None else None)
-            rgb_frames = self._read_frames(source, choice, settings)
+            choice, known = choose_by_metadata(source, known, sampler, fps if num_frames is None else None)
+            rgb_frames = self._read_frames(source, choice, do_convert_rgb, settings)
             first = next(rgb_frames)
             read: list[Frame] = []
-            frames.append(_record(chain([first], rgb_frames), read))
+            frames.append(record_frames(chain([first], rgb_frames), read))
             sources.append((source, known, read))
         batch = self._preprocess(frames, **settings)
         if settings["return_metadata"]:
             sizes = batch["original_sizes"].tolist()
-            batch["video_metadata"] = [_complete_metadata(*facts, size) for facts, size in zip(sources, sizes)]
+            batch["video_metadata"] = [complete_metadata(*facts, size) for facts, size in zip(sources, sizes)]
         return batch
 
     def iterate_chunks(
@@ -192,10 +193,10 @@ class VitaVideoProcessor(BaseVideoProcessor):
             ValueError: as for a call, but only once the offending frame is reached.
         """
         settings = self._complete_settings({**kwargs, "return_tensors": "pt"})
-        frames = islice(self._read_frames(source, choice, settings), max_frames)
+        frames = islice(self._read_frames(source, choice, settings["do_convert_rgb"], settings), max_frames)
         for first in frames:
             read: list[Frame] = []
-            batch = self._preprocess([_record(chain([first], islice(frames, chunk_size - 1)), read)], **settings)
+            batch = self._preprocess([record_frames(chain([first], islice(frames, chunk_size - 1)), read)], **settings)
             sizes = (tuple(batch[name][0].tolist()) for name in ("frame_sizes", "original_sizes"))
             indices, times = [frame.index for frame in read], [frame.time for frame in read]
             yield FrameChunk(batch["pixel_values_videos"][0], *sizes, indices, times)
@@ -215,6 +216,7 @@ class VitaVideoProcessor(BaseVideoProcessor):
         self,
         source: FrameSource,
         choice: Choice | None,
+        do_convert_rgb: bool,
         settings: Mapping[str, Any],
     ) -> Iterator[Frame]:
         """Yield the frames of a video, all of one size, with images as RGB tensors (3, h, w), uint8 or float."""
@@ -223,7 +225,7 @@ class VitaVideoProcessor(BaseVideoProcessor):
             where = f"{source.name}, frame {frame.index}"
             if isinstance(frame.image, str | Path):
                 where += f" ({frame.image})"
-            image = to_rgb_tensor(frame.image, where, settings["input_data_format"], settings["do_convert_rgb"])
+            image = to_rgb_tensor(frame.image, where, settings["input_data_format"], do_convert_rgb)
             size = size or image.shape[1:]
             check_frame_size(where, image.shape[1:], size)
             if settings["do_rescale"]:
@@ -311,12 +313,12 @@ class VitaVideoProcessor(BaseVideoProcessor):
             videos = [self.fetch_videos(video, sample_indices_fn=sample_indices_fn) for video in video_url_or_urls]
             return [list(part) for part in zip(*videos)]
         reader = VideoReader(video_url_or_urls, self.decoder)
-        choice, metadata = _choose_frames(reader, None, sample_indices_fn)
+        choice, metadata = choose_by_metadata(reader, None, sample_indices_fn)
         frames = list(reader.read(choice))
         if not frames:
             raise ValueError(f"{reader.path} has no frames")
         images = np.stack([frame.image for frame in frames])
-        return images, _complete_metadata(reader, metadata, frames, images.shape[1:3])
+        return images, complete_metadata(reader, metadata, frames, images.shape[1:3])
 
     @torch.no_grad()
     def post_process_video_instance_segmentation(
@@ -387,57 +389,6 @@ class VitaVideoProcessor(BaseVideoProcessor):
                 builder.add_frames(chunk)
             results.append(builder.build())
         return results
-
-
-@dataclass
-class _TimedMetadata(VideoMetadata):
-    """Metadata of a video that may have no constant frame rate."""
-
-    frame_times: list[float] | None = None
-
-    @property
-    def timestamps(self) -> list[float]:
-        """Times of the sampled frames in seconds."""
-        return super().timestamps if self.frame_times is None else self.frame_times
-
-
-def _choose_frames(
-    source: FrameSource, metadata: VideoMetadata | None, sampler: Callable | None, fps: float | None = None
-) -> tuple[Choice | None, VideoMetadata | None]:
-    """Return the choice of frames (None: all), by time if `fps` is given, and the metadata that it is based on."""
-    if sampler is None:
-        return None, metadata
-    if metadata is None:
-        metadata = VideoMetadata(total_num_frames=source.count_frames(), fps=source.fps)
-        if fps is not None and source.timed:
-            return FramesPerSecond(fps), metadata
-    return sorted(int(index) for index in sampler(metadata=metadata)), metadata
-
-
-def _record(frames: Iterable[Frame], read: list[Frame]) -> Iterator[torch.Tensor]:
-    """Yield the images of frames, and append the frames to `read` without them."""
-    for frame in frames:
-        read.append(frame._replace(image=None))
-        yield frame.image
-
-
-def _complete_metadata(
-    source: FrameSource, metadata: VideoMetadata | None, read: list[Frame], size: Sequence[int]
-) -> VideoMetadata:
-    """Complete the metadata once the frames have been read."""
-    metadata = metadata or VideoMetadata(total_num_frames=len(read), fps=source.fps)
-    duration = metadata.total_num_frames / metadata.fps if metadata.fps else None
-    times = [frame.time for frame in read if frame.time is not None]
-    return _TimedMetadata(
-        total_num_frames=metadata.total_num_frames,
-        fps=metadata.fps,
-        width=size[1],
-        height=size[0],
-        duration=metadata.duration or duration,
-        video_backend=metadata.video_backend,
-        frames_indices=[frame.index for frame in read],
-        frame_times=times if len(times) == len(read) else None,
-    )
 
 
 def _video_lengths(frame_mask: torch.Tensor | None, batch_size: int, num_frames: int) -> list[int]:

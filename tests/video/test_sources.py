@@ -121,6 +121,21 @@ def test_animated_images(animation):
     assert list_videos(animation.parent) == [animation]
 
 
+def test_of_a_damaged_animation_the_rest_is_used(tmp_path, caplog):
+    frames = [Image.fromarray(frame) for frame in make_frames()]
+    animation = tmp_path / "animation.png"
+    frames[0].save(animation, save_all=True, append_images=frames[1:])
+    animation.write_bytes(animation.read_bytes()[: int(0.7 * animation.stat().st_size)])
+    source = open_video(animation, "clip")
+    counts = [sum(1 for _ in source.read()) for _ in range(2)]
+    assert counts[0] == counts[1] and 0 < counts[0] < 5
+    (record,) = caplog.records
+    message = f"clip is damaged from frame {counts[0]} on: "
+    assert record.message.startswith(message)
+    with pytest.raises(ValueError, match=message):
+        list(open_video(animation, "clip", strict=True).read())
+
+
 def test_pages_of_a_tiff_have_no_times(tmp_path):
     pages = [Image.fromarray(frame) for frame in make_frames()]
     pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])

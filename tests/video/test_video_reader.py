@@ -332,6 +332,18 @@ def test_tags_of_any_encoding(tmp_path):
     assert len(read(path)) == 4
 
 
+def test_a_downloaded_file_is_read_at_several_places_at_once(tmp_path):
+    path = encode_video(tmp_path / "video.mkv", make_frames(12), sound=("aac", np.zeros((2, 24000), np.float32)))
+    reader = VideoReader(path)
+    reader.file = path.open("rb")  # as after a download
+    with reader.open_sound() as sound:
+        blocks = sound.decode(audio=0)
+        for one, other in zip(reader.frames(), reader.frames(), strict=True):
+            assert np.array_equal(one, other)
+            next(blocks)
+    assert VideoReader(encode_video(tmp_path / "silent.mkv", make_frames(2))).open_sound() is None
+
+
 def test_errors_are_words(tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(ValueError) as caught:

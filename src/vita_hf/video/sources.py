@@ -73,7 +73,7 @@ def open_video(
     name = name or (shown(video) if isinstance(video, str | Path) else "the video")
     if is_image(video):
         video = fetch_image(video) if is_url(video) else video
-        source = AnimatedImage(video, name) if _is_animation(video) else FrameList([video], name)
+        source = AnimatedImage(video, name, strict) if _is_animation(video) else FrameList([video], name)
     elif isinstance(video, str | Path):
         refuse_live_sources(video)
         if _is_folder(video):
