@@ -107,16 +107,18 @@ def test_an_example_is_segmented_and_filtered(page):
     assert [row[1] for row in found] == ["disc", "peanut", "star", "disc"]
     assert all(re.fullmatch(r"0:0\d\.\d\d – 0:0\d\.\d\d", row[3]) for row in found)
 
+    results = page.locator("a[download='results.json']")
+    links = [results.get_attribute("href")]
     page.get_by_label("Classes").click()
     page.get_by_role("option", name="disc").click()
     wait_for(lambda: [row[1] for row in rows(page)] == ["disc", "disc"])
+    wait_for(lambda: results.get_attribute("href") not in links)
+    links.append(results.get_attribute("href"))
     score = page.get_by_label("number input for Minimum score")
     score.fill("0.95")
     score.press("Enter")
     wait_for(lambda: [row[0] for row in rows(page)] == ["#0"])
-    results = page.locator("a[download='results.json']")
-    before = results.get_attribute("href")
-    wait_for(lambda: results.get_attribute("href") != before)
+    wait_for(lambda: results.get_attribute("href") not in links)
     with page.expect_download() as download:
         results.click()
     assert VideoInstances.from_json(download.value.path()).track_ids.tolist() == [0]
