@@ -66,7 +66,7 @@ def names(folder):
 def test_what_is_written(predict):
     code, printed, _ = predict("clip.mp4", "--threshold", 0.5)
     assert code == 0 and names("out") == ["clip"]
-    assert names("out/clip") == ["contact_sheet.png", "overlay.mp4", "results.json", "run.json"]
+    assert names("out/clip") == ["all_tracks.json", "contact_sheet.png", "overlay.mp4", "results.json", "run.json"]
     result = VideoInstances.from_json("out/clip/results.json")
     assert (result.num_frames, result.size, result.fps) == (5, (48, 64), 12)
     assert 0 < len(result) < 5 and result.scores.min() >= 0.5
@@ -108,16 +108,71 @@ def test_what_is_finished_is_skipped(predict):
     code, printed, _ = predict("clip.mp4", "frames", "--json-only")
     assert code == 0 and "clip: already finished, skipped (out/clip)" in printed and "frames: " in printed
     assert Path("out/clip/results.json").stat().st_mtime_ns == written
-    code, _, errors = predict("clip.mp4", "--json-only", "--threshold", 0.9)
+    code, _, errors = predict("clip.mp4", "--json-only", "--max-frames", 2)
     assert code == 1 and errors.endswith(
-        "error: out/clip holds results of another run (threshold differ): choose another output folder, or remove or "
+        "error: out/clip holds results of another run (max_frames differ): choose another output folder, or remove or "
         "overwrite this one\n"
     )
-    assert predict("clip.mp4", "--json-only", "--threshold", 0.9, "--overwrite")[0] == 0
-    assert len(VideoInstances.from_json("out/clip/results.json")) == 0
+    assert predict("clip.mp4", "--json-only", "--max-frames", 2, "--overwrite")[0] == 0
+    assert VideoInstances.from_json("out/clip/results.json").num_frames == 2
     Path("out/frames/run.json").unlink()
     code, _, errors = predict("frames", "--json-only", "--overwrite")
     assert code == 1 and "out/frames exists and was not written by vita-hf predict" in errors
+
+
+@pytest.fixture
+def without_model(monkeypatch):
+    """From now on, no model can be loaded."""
+
+    def start():
+        monkeypatch.setattr(vita_hf.commands.predict, "load_model", lambda *_, **__: pytest.fail("a model is loaded"))
+
+    return start
+
+
+def test_another_threshold_or_class_only_draws_again(predict, without_model):
+    settings = (["--threshold", 0.9], ["--threshold", 0.5], ["--threshold", 0.05, "--classes", "dog", "fox"])
+    for index, options in enumerate(settings):
+        assert predict("clip.mp4", *options, "-o", f"fresh-{index}")[0] == 0
+    assert predict("clip.mp4", "--threshold", 0.2)[0] == 0
+    without_model()
+    counts = []
+    for index, options in enumerate(settings):
+        code, printed, errors = predict("clip.mp4", *options)
+        assert code == 0 and "clip: " in printed, errors
+        got, fresh = Path("out/clip"), Path(f"fresh-{index}/clip")
+        result, expected = (VideoInstances.from_json(folder / "results.json") for folder in (got, fresh))
+        assert (result.masks, result.scores.tolist()) == (expected.masks, expected.scores.tolist())
+        assert result.labels.tolist() == expected.labels.tolist()
+        assert VideoReader(got / "overlay.mp4").count_frames() == 5
+        assert (got / "contact_sheet.png").read_bytes() == (fresh / "contact_sheet.png").read_bytes()
+        counts.append(len(result))
+    assert counts[0] == 0 < counts[1] < 5 and 0 < counts[2] < 5
+    assert "already finished" in predict("clip.mp4", *settings[2])[1]
+
+
+def test_what_was_not_kept_is_not_drawn(predict, without_model):
+    assert predict("clip.mp4", "--threshold", 0.01, "--json-only")[0] == 0
+    without_model()
+    assert predict("clip.mp4", "--threshold", 0.4, "--json-only")[0] == 0
+    # Pictures are added, but not removed unasked.
+    assert predict("clip.mp4", "--threshold", 0.4)[0] == 0 and Path("out/clip/overlay.mp4").is_file()
+    assert "(json_only, threshold differ)" in predict("clip.mp4", "--threshold", 0.5, "--json-only")[2]
+    assert "(threshold differ)" in predict("clip.mp4", "--threshold", 0)[2]
+    assert predict("clip.mp4", "--threshold", 0.01)[0] == predict("clip.mp4", "--threshold", 0.4)[0] == 0
+    record = json.loads(Path("out/clip/run.json").read_bytes())
+    assert record["threshold"] == 0.4 and record.pop("lowest_score") == 0.01
+    # A folder of an earlier version, which kept only the chosen tracks.
+    Path("out/clip/run.json").write_text(json.dumps(record))
+    assert "(threshold differ)" in predict("clip.mp4", "--threshold", 0.5)[2]
+    assert "already finished" in predict("clip.mp4", "--threshold", 0.4)[1]
+
+
+def test_classes_count_before_the_limit_of_tracks(predict):
+    """The two best tracks of a class are more than those of this class among the two best tracks."""
+    assert predict("clip.mp4", "--threshold", 0.05, "--json-only", "--top-k", 2)[0] == 0
+    code, _, errors = predict("clip.mp4", "--threshold", 0.05, "--json-only", "--top-k", 2, "--classes", "dog")
+    assert code == 1 and "(classes differ)" in errors
 
 
 def test_frames_and_settings(predict):
@@ -300,7 +355,8 @@ def test_overwriting_replaces_only_what_the_command_writes(predict):
     Path("out/clip/notes.txt").write_text("mine")
     Path("out/clip/drafts").mkdir()
     assert predict("clip.mp4", "--json-only", "--threshold", 0.9, "--overwrite")[0] == 0
-    assert names("out/clip") == ["drafts", "notes.txt", "results.json", "run.json"] and names("out") == ["clip"]
+    assert names("out/clip") == ["all_tracks.json", "drafts", "notes.txt", "results.json", "run.json"]
+    assert names("out") == ["clip"]
     assert Path("out/clip/notes.txt").read_text() == "mine"
     assert len(VideoInstances.from_json("out/clip/results.json")) == 0
 

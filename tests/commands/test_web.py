@@ -136,16 +136,20 @@ def test_errors_do_not_show_paths(folder, tmp_path):
     assert message.startswith("text.mp4 cannot be decoded as a video") and str(tmp_path) not in message
 
 
-def test_what_browsers_may_not_play_is_said(video, tmp_path):
-    assert find_playback_problem(str(video)) is None
-    frames = np.zeros((3, 48, 64, 3), dtype=np.uint8)
-    with av.open(str(tmp_path / "other.mp4"), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for frame in frames:
+@pytest.mark.parametrize("encoder, problem", [("libvpx-vp9", None), ("libsvtav1", None), ("mpeg4", "MPEG4")])
+def test_what_browsers_may_not_play_is_said(tmp_path, encoder, problem):
+    path = str(tmp_path / "video.mp4")
+    with av.open(path, "w") as container:
+        stream = container.add_stream(encoder, rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for frame in np.zeros((3, 64, 64, 3), dtype=np.uint8):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-    assert "Browsers may not play this video (MPEG4)" in str(find_playback_problem(str(tmp_path / "other.mp4")))
+    text = f"Browsers may not play this video ({problem}). It can be segmented all the same."
+    assert find_playback_problem(path) == (problem and text)
+
+
+def test_that_an_upload_is_no_video_is_said(tmp_path):
     (tmp_path / "text.mp4").write_text("This is no video.")
     assert find_playback_problem(str(tmp_path / "text.mp4")) == "This file is damaged, or no video."
 

@@ -239,3 +239,13 @@ def test_reading_ahead_ends_with_its_user():
     with pytest.raises(KeyError, match="lost"):
         next(numbers)
     assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("rule", [{"one_label_per_query": True, "top_k": None}, {"top_k": 7}, {"top_k": None}])
+def test_filtering_by_score_equals_another_threshold(loaded, video, rule):
+    tracks = segment(loaded, video, threshold=0.05, **rule)
+    threshold = tracks.scores.sort().values[len(tracks) // 2].item()
+    expected = segment(loaded, video, threshold=threshold, **rule)
+    chosen = tracks.filter(min_score=threshold)
+    assert_equal(chosen, expected)
+    assert 0 < len(chosen) < len(tracks) and chosen.track_ids.tolist() == expected.track_ids.tolist()

@@ -2,21 +2,23 @@
 
 import argparse
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 from urllib.parse import unquote, urlparse
 
 from ..files import UNFINISHED, RunRecord, check_space, check_writable, hash_content, output_name, replace_files
 from ..inference.loading import SHIPPED_MODEL, describe_model, load_model
 from ..inference.offline import segment_video
-from ..inference.options import SegmentationOptions
+from ..inference.options import LOWEST_SCORE, SegmentationOptions
 from ..pipeline_vita import VideoInstanceSegmentationPipeline
 from ..text import counted
+from ..tracks.instances import VideoInstances
 from ..tracks.labels import label_indices
 from ..video.download import MAX_BYTES, download, is_url, shown
 from ..video.images import list_frames
@@ -25,6 +27,7 @@ from ..video.sources import list_videos, open_video, refuse_live_sources
 from .errors import EXPECTED_ERRORS, describe_error
 
 RESULTS, PICTURES, RECORD = "results.json", ("overlay.mp4", "contact_sheet.png"), "run.json"
+ALL_TRACKS = "all_tracks.json"  # with those that were not chosen; written where there are any
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,27 +47,23 @@ def run(args: argparse.Namespace) -> int:
     del inputs["chunk_size"]  # does not change results
     if not args.strict:
         del inputs["strict"]  # as in records of earlier versions
-
+    inputs["lowest_score"] = _options_of_all_tracks(options).threshold
     max_bytes = round(args.max_download * 2**30)
 
-    unfinished = []
+    unfinished = {}
     for name in list(videos)[rank::num_processes]:
-        if is_finished(args.output / name, videos[name], inputs, args.overwrite, max_bytes):
+        state = find_state(args.output / name, videos[name], inputs, args.overwrite, max_bytes)
+        if state == "finished":
             print(f"{name}: already finished, skipped ({args.output / name})")
         else:
             check_writable(args.output / name)
-            unfinished.append(name)
-    if not unfinished:
-        return 0
-
-    loaded, processor = load_model(model, dtype=args.dtype)
-    device = args.device or int(os.environ.get("LOCAL_RANK", 0))  # transformers picks the kind of device
-    segmenter = VideoInstanceSegmentationPipeline(loaded, processor, device=device, compile=args.compile)
-    label_indices(options.classes or (), loaded.config.id2label)  # fails before the first video
+            unfinished[name] = state
+    segmenter = _load(args, model, options) if "missing" in unfinished.values() else None
     failed = []
-    for name in unfinished:
+    for name, state in unfinished.items():
         try:
-            segment(segmenter, videos[name], options, args.output / name, inputs, max_bytes)
+            network = segmenter if state == "missing" else None
+            segment(network, videos[name], options, args.output / name, inputs, max_bytes)
         except EXPECTED_ERRORS as error:
             print(f"error: {describe_error(error)}", file=sys.stderr)
             failed.append(name)
@@ -73,17 +72,40 @@ def run(args: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _load(
+    args: argparse.Namespace, model: str | Path, options: SegmentationOptions
+) -> VideoInstanceSegmentationPipeline:
+    loaded, processor = load_model(model, dtype=args.dtype)
+    label_indices(options.classes or (), loaded.config.id2label)  # fails before the first video
+    device = args.device or int(os.environ.get("LOCAL_RANK", 0))  # transformers picks the kind of device
+    return VideoInstanceSegmentationPipeline(loaded, processor, device=device, compile=args.compile)
+
+
+def _options_of_all_tracks(options: SegmentationOptions) -> SegmentationOptions:
+    """
+    Return the settings of the tracks that are kept, from which `threshold` and `classes` only choose.
+
+    Where `top_k` limits their number, only those of the given classes count.
+    """
+    classes = None if options.top_k is None and options.one_label_per_query else options.classes
+    return replace(options, threshold=min(options.threshold, LOWEST_SCORE), classes=classes)
+
+
 def segment(
-    segmenter: VideoInstanceSegmentationPipeline,
+    segmenter: VideoInstanceSegmentationPipeline | None,
     video: str,
     options: SegmentationOptions,
     output: Path,
     inputs: Mapping[str, Any],
     max_bytes: int = MAX_BYTES,
 ) -> None:
-    """Segment one video, write its folder, which appears when it is complete, and print the tracks."""
+    """
+    Segment one video, write its folder, which appears when it is complete, and print the tracks.
+
+    Without a segmenter, the tracks are chosen from all those that an earlier run kept in the folder.
+    """
     # Opened once: an address is downloaded only once.
-    decoder = options.decoder or segmenter.video_processor.decoder
+    decoder = options.decoder or ("pyav" if segmenter is None else segmenter.video_processor.decoder)
     source = open_video(
         video, decoder=decoder, frame_rate=options.frame_rate, strict=options.strict, max_bytes=max_bytes
     )
@@ -92,11 +114,19 @@ def segment(
         # An overlay takes about as much space as its video; images take about ten times as much as a video of them.
         size = inputs["bytes"] // (10 if inputs["files"] > 1 else 1)
         check_space(output.parent, size, f"choose another --output, or pass --json-only ({shown(video)})")
-    result = segment_video(segmenter.model, segmenter.video_processor, source, options)
+    if segmenter is None:
+        inputs["lowest_score"] = _lowest_score(output)
+        all_tracks = VideoInstances.from_json(output / (ALL_TRACKS if (output / ALL_TRACKS).exists() else RESULTS))
+    else:
+        settings = _options_of_all_tracks(options)
+        all_tracks = segment_video(segmenter.model, segmenter.video_processor, source, settings)
+    result = all_tracks.filter(min_score=options.threshold, labels=options.classes)
     failure = None
     try:
-        with replace_files(output, last=RECORD, obsolete=PICTURES) as folder:
+        with replace_files(output, last=RECORD, obsolete=(*PICTURES, ALL_TRACKS)) as folder:
             result.to_json(folder / RESULTS)
+            if len(result) < len(all_tracks):
+                all_tracks.to_json(folder / ALL_TRACKS)
             try:
                 if not inputs["json_only"]:
                     sheet = folder / PICTURES[1]
@@ -105,7 +135,7 @@ def segment(
             except (Exception, KeyboardInterrupt) as error:
                 failure = error  # the tracks are kept
     except FileExistsError:
-        if not is_finished(output, video, inputs, overwrite=False, max_bytes=max_bytes):
+        if find_state(output, video, inputs, overwrite=False, max_bytes=max_bytes) != "finished":
             raise
     if isinstance(failure, EXPECTED_ERRORS):
         tracks = f"the tracks are in {output / RESULTS}, but drawing them failed"
@@ -194,11 +224,13 @@ def describe_video(video: str, max_bytes: int, downloaded: IO[bytes] | None = No
     return {"video": os.path.abspath(path), "files": len(files), "bytes": size, "sha256": digest}
 
 
-def is_finished(
+def find_state(
     folder: Path, video: str, inputs: Mapping[str, Any], overwrite: bool, max_bytes: int = MAX_BYTES
-) -> bool:
+) -> Literal["finished", "kept", "missing"]:
     """
-    Tell whether a video's folder has results of the same inputs. An address is downloaded to find out.
+    Tell whether a video's folder has these results, or at least all tracks that they are chosen from ("kept").
+
+    An address is downloaded to find out.
 
     Raises:
         FileExistsError: if the folder was written by something else, or from other inputs and not to be overwritten.
@@ -206,8 +238,22 @@ def is_finished(
     if not (folder / RECORD).is_file():
         if folder.exists() and not (folder / UNFINISHED).exists():
             raise FileExistsError(f"{folder} exists and was not written by vita-hf predict: choose another --output")
-        return False
-    record = RunRecord(folder / RECORD, {**inputs, **describe_video(video, max_bytes)}, free=("video",))
-    if overwrite and record.changes():
-        return False
-    return record.matches() and (folder / RESULTS).is_file()
+        return "missing"
+    description = describe_video(video, max_bytes)
+    record = RunRecord(folder / RECORD, {**inputs, **description}, free=("video", "lowest_score"))
+    changes, has_tracks = record.changes(), (folder / RESULTS).is_file()
+    if not changes:
+        return "finished" if has_tracks else "missing"
+    choices = {"threshold"} if inputs["json_only"] else {"threshold", "json_only"}  # never remove pictures unasked
+    if inputs["top_k"] is None and inputs["one_label_per_query"]:
+        choices.add("classes")
+    if has_tracks and choices.issuperset(changes) and _lowest_score(folder) <= inputs["threshold"]:
+        return "kept"
+    if not overwrite:
+        record.matches()  # says what differs
+    return "missing"
+
+
+def _lowest_score(folder: Path) -> float:
+    """Return the score from which all tracks were kept; earlier versions did not record it."""
+    return json.loads((folder / RECORD).read_bytes()).get("lowest_score", 1.0)

@@ -144,7 +144,7 @@ def find_playback_problem(upload: str) -> str | None:
     decoding = import_decoding()
     try:
         with decoding.open_container(upload) as container:
-            codec = decoding.choose_stream(container).codec_context.codec.name
+            codec = decoding.choose_stream(container).codec_context.codec.canonical_name
     except (decoding.FFmpegError, AttributeError):  # no stream, or no decoder
         return "This file is damaged, or no video."
     if codec in _BROWSER_CODECS:

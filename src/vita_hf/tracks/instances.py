@@ -85,6 +85,8 @@ class VideoInstances(Tracks):
         """
         Select tracks by score and class.
 
+        The result equals that of a new run with this `threshold`: segment with a low one, and choose afterwards.
+
         Args:
             min_score: Minimum score.
             labels: One or several classes, as indices or names.

@@ -13,9 +13,11 @@ For each video a folder OUTPUT/NAME appears as soon as it is complete:
   overlay.mp4        the video with masks, labels and track ids
   results.json       the tracks: scores, labels, ids, masks as compressed RLE (read by VideoInstances.from_json)
   contact_sheet.png  some frames, and a timeline that shows when each track is visible
+  all_tracks.json    the same with all tracks that were kept, from which --threshold and --classes choose
   run.json           what the folder was made from; a second call skips finished videos
 
-NAME is the name of the file or folder, without .mp4: clip for clip.mp4, clip.mov for clip.mov.
+NAME is the name of the file or folder, without .mp4: clip for clip.mp4, clip.mov for clip.mov. A second call with
+another --threshold (from 0.05) or --classes only draws again: it needs neither the model nor --overwrite.
 """
 
 _EXAMPLES = """examples:
