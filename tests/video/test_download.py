@@ -107,6 +107,9 @@ def test_malformed_addresses_show_no_password(url):
         ("clip.mp4?x@y", "clip.mp4?x@y"),
         ("https://host/a%20b/clip.mp4?token=1#t=3", "https://host/a%20b/clip.mp4"),
         ("http://me:a@b@host:80?token", "http://host:80"),
+        ("rtsp://me:secret@camera/1?token", "rtsp://camera/1"),
+        ("RTSP:/me:secret@camera/1#token", "RTSP:/camera/1"),
+        ("C:/clips/a#b.mp4", "C:/clips/a#b.mp4"),
         ("https://me@host/x@y.mp4", "https://host/x@y.mp4"),
     ],
 )

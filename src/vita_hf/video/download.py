@@ -1,6 +1,7 @@
 """Download files from http(s) URLs."""
 
 import base64
+import re
 import tempfile
 from http.client import HTTPException, HTTPResponse
 from typing import IO, Any
@@ -18,7 +19,7 @@ def is_url(path: Any) -> bool:
 
 def shown(path: Any) -> str:
     """
-    Return a path or URL as it may be printed and stored: an URL without user name, password, query and fragment.
+    Return a path or address as it may be printed and stored: without user name, password, query and fragment.
 
     Example:
     ```python
@@ -29,12 +30,8 @@ def shown(path: Any) -> str:
 
     ```
     """
-    if not is_url(path):
-        return str(path)
-    scheme, rest = path.split("://", 1)
-    place = rest.split("?")[0].split("#")[0]
-    host, slash, file = place.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{file}"
+    address = re.match(r"([A-Za-z][A-Za-z0-9+.-]+:/+)([^/?#]*@)?([^?#]*)", str(path))
+    return address[1] + address[3] if address else str(path)
 
 
 def download(url: str, max_bytes: int = MAX_BYTES, timeout: float = TIMEOUT) -> IO[bytes]:

@@ -119,7 +119,7 @@ def refuse_live_sources(video: str | Path) -> None:
         return
     if path.exists() or text == "-" or text.isdecimal() or re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
         raise ValueError(
-            f"{text} cannot be read: videos are files, folders and http(s) addresses; "
+            f"{shown(video)} cannot be read: videos are files, folders and http(s) addresses; "
             "record cameras, pipes and streams to a file first"
         )
 
