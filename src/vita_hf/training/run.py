@@ -140,7 +140,7 @@ def _remove_earlier_training(accelerator: Accelerator, output: Path) -> None:
     """Remove what an earlier training wrote, and nothing else; the record goes last."""
     if accelerator.is_main_process:
         Checkpoints(output / "checkpoints", keep=1).remove()
-        for folder in (*(output / "evaluation").glob("step-*"), output / "trackers" / TRACKER):
+        for folder in (*(output / "evaluation").glob("step-" + "[0-9]" * 9), output / "trackers" / TRACKER):
             remove_folder(folder)
         for name in ("log.jsonl", "recipe.yaml", "run.json"):
             (output / name).unlink(missing_ok=True)
