@@ -1,5 +1,6 @@
 """Original state dicts: names, shapes, and files that are refused."""
 
+import io
 import json
 import logging
 import os
@@ -189,6 +190,18 @@ def test_weights_that_are_no_finite_numbers(tmp_path, original, change, message)
     torch.save({**original, name: change(original[name].clone())}, weights)
     with pytest.raises(ValueError, match=rf"model\.pth: [\s\S]*{message}"):
         load_original_checkpoint(weights, SWIN["config_file"])
+
+
+def test_damaged_directories_of_zip_files(tmp_path):
+    """Python's zipfile raises for this one even when asked whether it is a zip file."""
+    file = io.BytesIO()
+    torch.save({"a": torch.zeros(3)}, file)
+    damaged = bytearray(file.getvalue())
+    locator = damaged.rindex(b"PK\x06\x07")  # of the 64-bit directory: its last field counts the disks
+    damaged[locator + 16] = 7
+    (tmp_path / "model.pth").write_bytes(damaged)
+    with pytest.raises(ValueError, match=r"model\.pth: "):
+        load_original_checkpoint(tmp_path / "model.pth", SWIN["config_file"])
 
 
 def test_tensors_without_values(tmp_path):

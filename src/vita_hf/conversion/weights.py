@@ -22,12 +22,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no such checkpoint: {path}")
-    is_zip = zipfile.is_zipfile(path)
-    if is_zip and _is_compressed(path):
+    compressions = _list_compressions(path)
+    if compressions - {zipfile.ZIP_STORED}:  # mapped into memory, they would be noise
         raise ValueError(f"{path}: refused: its entries are compressed, expected a file as torch.save writes it")
     try:
         # Mapped into memory if the format allows, so that an optimizer's state takes none.
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=bool(compressions))
     except Exception as error:  # torch raises errors of many types for files of other formats
         if match := re.search(r"GLOBAL ([\w.]+)", str(error)):
             reason = f"it holds Python objects ({match[1]}), which can run code; if trusted, save only its state dict"
@@ -47,13 +47,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return dict(state_dict)
 
 
-def _is_compressed(path: Path) -> bool:
-    """Tell whether any entry of a zip file is compressed: memory that is mapped would hold the compressed bytes."""
+def _list_compressions(path: Path) -> set[int]:
+    """Return the methods of compression in a zip file; none for other files, among them PyTorch's older format."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+            return {entry.compress_type for entry in archive.infolist()}
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        return False  # damaged, as torch will find, too
+        return set()
 
 
 def convert_state_dict(
