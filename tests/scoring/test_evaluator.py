@@ -14,8 +14,8 @@ import pytest
 from helpers.annotation_files import compressed, uncompressed
 from helpers.metric_reference import plain_metric, random_case, to_dense
 from helpers.scoring_cases import score, square, tiny
-from vita_hf.scoring import VisEvaluator
-from vita_hf.scoring.average_precision import FILTERS, describe_objects, match
+from vita_hf.scoring import VisEvaluator, reports
+from vita_hf.scoring.average_precision import FILTERS, describe_objects, match, score_category
 
 # pycocotools' own, with NumPy 2
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -328,7 +328,7 @@ def test_state_is_small():
 
 SCRIPT = """
 import json, pickle, sys
-from vita_hf.scoring import VisEvaluator
+from vita_hf.scoring import VisEvaluator, reports
 assert "evaluate" not in sys.modules
 evaluator = VisEvaluator(sys.argv[1])
 rank, count = int(sys.argv[3]), int(sys.argv[4])
@@ -416,3 +416,21 @@ def test_repeated_predictions_are_named_and_scored(caplog):
     empty = dict(predictions[0], segmentations=[None, None])
     score(content, [predictions[0], empty, empty, dict(predictions[0], score=0.1)])
     assert not caplog.records
+
+
+def test_the_table_of_videos_scores_only_their_own_categories(monkeypatch):
+    """With all categories for each video, long lists of both would take hours."""
+    mask = {"size": [2, 2], "counts": [0, 2, 2]}
+    entries = [{"video_id": key, "category_id": key, "segmentations": [mask]} for key in range(1, 6)]
+    evaluator = VisEvaluator(
+        {
+            "videos": [{"id": key, "height": 2, "width": 2, "length": 1} for key in range(1, 6)],
+            "categories": [{"id": key, "name": str(key)} for key in range(1, 101)],
+            "annotations": [{**entry, "id": key} for key, entry in enumerate(entries, 1)],
+        }
+    )
+    evaluator.add([{**entry, "score": 0.5} for entry in entries])
+    scored = []
+    monkeypatch.setattr(reports, "score_category", lambda pairs: scored.append(1) or score_category(pairs))
+    assert [row["AP"] for row in evaluator.video_table()] == pytest.approx([1] * 5)
+    assert len(scored) == 5

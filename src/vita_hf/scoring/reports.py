@@ -152,8 +152,9 @@ class ScoreReports:
         return f"matches exist (best IoU {best:.3f}), but only with ignored objects or of ignored predictions"
 
     def _score_categories(self, videos: Iterable[Any] | None = None) -> dict[Any, CategoryScores]:
-        """Score the categories, in ascending order of their ids, over the videos with the given ids or all videos."""
-        by_category: dict[Any, list] = {category: [] for category in self.ground_truth.categories}
+        """Score the categories in ascending order of their ids: all, or those that the given videos have."""
+        categories = self.ground_truth.categories
+        by_category: dict[Any, list] = {category: [] for category in (categories if videos is None else ())}
         videos = {*self.ground_truth.videos, *self.detections} if videos is None else videos
         # Ascending ids, as in the official scorers: they decide between equal scores in different videos.
         for key in sorted(videos, key=id_order):
@@ -161,10 +162,10 @@ class ScoreReports:
             instances = video.instances if video else {}
             for category in {**predicted, **instances}:
                 # A list of annotations may not name the category of a prediction, which then cannot be scored.
-                if category in by_category:
+                if category in categories:
                     objects = _describe(instances[category]) if category in instances else None
-                    by_category[category].append((predicted.get(category), objects))
-        return {category: score_category(pairs) for category, pairs in by_category.items()}
+                    by_category.setdefault(category, []).append((predicted.get(category), objects))
+        return {category: score_category(by_category[category]) for category in sorted(by_category, key=id_order)}
 
 
 def _describe(instances: list[Instance]) -> Objects:
