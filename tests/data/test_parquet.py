@@ -276,7 +276,7 @@ def prepare(monkeypatch, tmp_path):
 def test_script_on_own_data(prepare, content, tmp_path, capsys):
     path = write(tmp_path / "my.json", content)
     assert prepare("--annotations", path, "--images", tmp_path / "frames", "--output", tmp_path / "out") == 0
-    assert f"7 videos in 1 shards in {tmp_path / 'out'}" in capsys.readouterr().out
+    assert f"7 videos in 1 shard in {tmp_path / 'out'}" in capsys.readouterr().out
     assert read_parquet(tmp_path / "out", cache_dir=tmp_path / "cache").id2label == NAMES
     assert (tmp_path / "out/README.md").read_text().startswith("---\n")
 
