@@ -167,6 +167,22 @@ def test_a_dash_where_there_is_nothing_to_score(workspace, tmp_path, capsys):
     assert printed.endswith("\n–: nothing to score, because the annotations have no such objects\n")
 
 
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--results", "nosuch.json"], "nosuch.json: No such file or directory"),
+        (["--results", "frames"], "frames: Is a directory"),
+        (["--results", "r.json", "--model", "m"], "--results: expected neither --model nor --images nor --output"),
+        (["--results", "r.json", "--worst", "-1"], "--worst: expected at least 0, got -1"),
+        (["--model", "m", "--top-k", "0"], "--top-k: expected at least 1, got 0"),
+    ],
+)
+def test_arguments_that_cannot_be_used(workspace, capsys, arguments, message):
+    with pytest.raises(SystemExit, match="1"):
+        evaluate(workspace, capsys, "--annotations", "videos.json", *arguments)
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
 def test_missing_arguments_are_named(workspace, capsys):
     with pytest.raises(SystemExit, match="1"):
         evaluate(workspace, capsys, "--annotations", "videos.json", "--model", "model")

@@ -698,6 +698,23 @@ def test_a_mistyped_model(predict, monkeypatch):
     assert "We couldn't connect to the Hub." in errors
 
 
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["clip.mp4", "--device", "gpu"], "device 'gpu' cannot be used on this machine: Expected one of cpu, cuda"),
+        (["clip.mp4", "--device", "mps"], "device 'mps' cannot be used on this machine: "),
+        (["clip.mp4", ""], "expected a video, got an empty name"),
+        (["clip.mp4", "--model", ""], "expected a model directory or Hub id, got an empty name"),
+    ],
+)
+def test_arguments_that_cannot_be_used(predict, capfd, arguments, message):
+    with pytest.raises(SystemExit, match="1"):
+        cli.main(["predict", "--json-only", *arguments])
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"error: {message}")
+    assert not Path("out").exists()
+
+
 def test_models_that_are_not_there(predict):
     for model in ("./nowhere", "/no/where", "a/b/c"):
         code, _, errors = predict("clip.mp4", model=model)

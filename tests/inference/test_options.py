@@ -13,6 +13,7 @@ from vita_hf.inference.options import SegmentationOptions
         ({"stride": 1.5}, "stride must be a whole number, got 1.5"),
         ({"max_frames": -1}, "max_frames must be positive, got -1"),
         ({"fps": 0}, "fps must be positive, got 0"),
+        ({"fps": float("inf")}, "fps must be positive, got inf"),
         ({"top_k": 0}, "top_k must be positive, got 0"),
         ({"threshold": 1.5}, "threshold must be between 0 and 1, got 1.5"),
         ({"threshold": float("nan")}, "threshold must be between 0 and 1, got nan"),

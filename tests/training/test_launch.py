@@ -78,7 +78,7 @@ def test_num_processes_alone_is_an_error(capsys):
 def test_two_processes_on_the_cpu(tmp_path):
     args = arguments(make_set(tmp_path / "set"), tmp_path / "out", "training.steps=1")
     finished = run_python("-m", "vita_hf", "train", "--accelerate-config", "cpu", *args)
-    assert "processes: 2 (cpu)" in finished.stderr
+    assert "2 processes on cpu in float32" in finished.stderr
     assert [entry["step"] for entry in read_log(tmp_path / "out")] == [1]
     assert {path.name for path in (tmp_path / "out" / "checkpoints" / "step-000000001").glob("random_*")} == {
         "random_states_0.pkl",

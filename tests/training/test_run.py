@@ -412,7 +412,7 @@ def test_two_processes(data, tmp_path):
     changes = ("model.backbone_config.model_type=convnext", "model.train_num_points=2000")
     args = arguments(data, tmp_path, "training.steps=2", *changes, options=options)
     done = run_python(*TORCHRUN, "-m", "vita_hf", "train", *args)
-    assert done.stderr.count("processes: 2 (cpu)") == 1
+    assert done.stderr.count("2 processes on cpu in float32") == 1
     assert [entry["step"] for entry in read_log(tmp_path)] == [1, 2]
     assert done.stderr.count("skipped: video 2, ") == read_log(tmp_path)[-1]["skipped"] == 2  # 8 draws of 4 videos
     checkpoint = Checkpoints(tmp_path / "checkpoints", 1).path(2)

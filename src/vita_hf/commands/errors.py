@@ -1,5 +1,7 @@
 """Which errors a command reports in one sentence, and how."""
 
+from pathlib import Path
+
 import torch
 
 # Bad input raises one of these. Their messages name what was wrong and what was expected.
@@ -13,4 +15,6 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         return f"the package {package} is missing: pip install {package}"
+    if isinstance(error, OSError) and error.strerror and isinstance(error.filename, str | Path):
+        return f"{error.filename}: {error.strerror}"  # instead of "[Errno 2] …"
     return str(error)

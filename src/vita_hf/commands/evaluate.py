@@ -20,7 +20,13 @@ from ..text import counted
 
 def run(args: argparse.Namespace) -> None:
     """Segment this process's share of the split; the main process writes the results and prints the scores."""
+    for name, least in {"top_k": 1, "worst": 0}.items():
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name.replace('_', '-')}: expected at least {least}, got {value}")
     if args.results is not None:
+        if any(value is not None for value in (args.model, args.images, args.output)):
+            raise ValueError("--results: expected neither --model nor --images nor --output")
         of_images = read_annotations(args.annotations).form == "coco"
         print_scores(args.annotations, args.results, of_images, args.worst)
         return

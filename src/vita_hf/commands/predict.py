@@ -13,7 +13,7 @@ from typing import IO, Any, Literal
 from urllib.parse import unquote, urlparse
 
 from ..files import UNFINISHED, RunRecord, check_space, check_writable, hash_content, output_name, replace_files
-from ..inference.loading import SHIPPED_MODEL, describe_model, load_model
+from ..inference.loading import SHIPPED_MODEL, check_device, describe_model, load_model
 from ..inference.offline import segment_video
 from ..inference.options import LOWEST_SCORE, SegmentationOptions
 from ..pipeline_vita import VideoInstanceSegmentationPipeline
@@ -42,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
     videos = find_videos(args.videos)
     if args.model is None and rank == 0:
         print("No --model given: using the shipped tiny model, which knows only the shapes of its synthetic videos.")
-    model = args.model or SHIPPED_MODEL
+    model = SHIPPED_MODEL if args.model is None else args.model
+    if args.device is not None:
+        check_device(args.device)
     inputs = {"model": describe_model(model), "dtype": args.dtype, "json_only": args.json_only, **settings}
     del inputs["chunk_size"]  # does not change results
     if not args.strict:
@@ -164,10 +166,12 @@ def find_videos(arguments: list[str]) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: if an argument does not exist.
-        ValueError: if a folder holds no videos, or two videos have the same name.
+        ValueError: if an argument is empty, a folder holds no videos, or two videos have the same name.
     """
     paths: list[str] = []
     for argument in arguments:
+        if not argument:
+            raise ValueError("expected a video, got an empty name")
         refuse_live_sources(argument)
         if is_url(argument) or Path(argument).is_file():
             paths.append(argument)

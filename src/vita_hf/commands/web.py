@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..data.synthetic import SyntheticVideo
-from ..inference.loading import SHIPPED_MODEL, load_model
+from ..inference.loading import SHIPPED_MODEL, check_device, load_model
 from ..inference.options import LOWEST_SCORE, SegmentationOptions
 from ..pipeline_vita import VideoInstanceSegmentationPipeline
 from ..video.reader import VIDEO_SUFFIXES
@@ -23,7 +23,9 @@ def run(args: argparse.Namespace) -> None:
     """Load the model and serve the page until interrupted."""
     if args.model is None:
         print("No --model given: using the shipped tiny model, which knows only the shapes of its synthetic videos.")
-    model, processor = load_model(args.model or SHIPPED_MODEL, dtype=args.dtype)
+    if args.device is not None:
+        check_device(args.device)
+    model, processor = load_model(SHIPPED_MODEL if args.model is None else args.model, dtype=args.dtype)
     segmenter = VideoInstanceSegmentationPipeline(model, processor, device=args.device)
     with tempfile.TemporaryDirectory(prefix="vita-hf-web-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # for uploads; gradio makes no copies of results that lie in it

@@ -156,6 +156,8 @@ class SyntheticVideo:
         height, width = size
         if min(size) < 32:
             raise ValueError(f"size: expected a height and a width of at least 32 pixels, got {height}×{width}")
+        if seed < 0:
+            raise ValueError(f"seed: expected at least 0, got {seed}")
         if length < 1:
             raise ValueError(f"length: expected at least 1 frame, got {length}")
         self.seed, self.index, self.size, self.length = seed, index, (height, width), length

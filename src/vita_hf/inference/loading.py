@@ -128,6 +128,15 @@ def describe_model(model: str | Path) -> Any:
     return {file.name: hash_content(file) for file in files}
 
 
+def check_device(device: str | int) -> None:
+    """Raise a ValueError if torch cannot use a device on this machine."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = first_line(error).partition(". ")[0]
+        raise ValueError(f"device {device!r} cannot be used on this machine: {reason}") from error
+
+
 def no_such_model(model: str, error: OSError) -> str:
     """Say that a model is neither a directory nor available from the Hub, and which directory may be meant."""
     hint = did_you_mean(model, _neighbors(model))
@@ -161,6 +170,8 @@ def _explained(what: str) -> Generator[None]:
 
 
 def _check_directory(model: str | Path, files: tuple[str, ...], complaint: str) -> None:
+    if not str(model):
+        raise ValueError("expected a model directory or Hub id, got an empty name")
     path = Path(model)
     if not path.is_dir():
         # A Hub id is a name, or an owner and a name.
@@ -173,6 +184,7 @@ def _check_directory(model: str | Path, files: tuple[str, ...], complaint: str) 
 
 __all__ = [
     "SHIPPED_MODEL",
+    "check_device",
     "describe_model",
     "first_line",
     "load_config",

@@ -1,5 +1,6 @@
 """All segmentation settings and their defaults."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -80,7 +81,7 @@ class SegmentationOptions:
             raise ValueError("classes must name at least one class, got none")
         for name in ("top_k", "chunk_size", "fps", "stride", "max_frames", "frame_rate"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be positive, got {value}")
         for name in ("top_k", "chunk_size", "stride", "max_frames"):
             value = getattr(self, name)

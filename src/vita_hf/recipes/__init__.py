@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..configuration_vita import VitaConfig, config_errors
 from ..data.categories import id2label
+from ..text import did_you_mean
 from .plain_yaml import MAX_CHARACTERS
 from .schema import Recipe, TrainingSettings
 
@@ -55,7 +56,8 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     elif name in list_recipes():
         file = _FOLDER / f"{name}.yaml"
     else:
-        raise ValueError(f"recipe: expected one of {', '.join(list_recipes())} or a .yaml file, got {name!r}")
+        hint = did_you_mean(name, list_recipes())
+        raise ValueError(f"recipe: expected one of {', '.join(list_recipes())} or a .yaml file, got {name!r}{hint}")
     try:
         sections = _read(file)
         for override in overrides:
@@ -119,7 +121,7 @@ def _parse(text: str) -> Any:
     except RecursionError:
         raise ValueError("not YAML: nested too deeply") from None
     except (yaml.YAMLError, OSError) as error:
-        raise ValueError(f"not YAML: {error}") from None
+        raise ValueError(f"not YAML: {' '.join(str(error).split())}") from None
 
 
 __all__ = ["Recipe", "TrainingSettings", "config_from_recipe", "list_recipes", "load_recipe"]

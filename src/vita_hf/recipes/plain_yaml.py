@@ -30,7 +30,7 @@ def load_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> obj
     except RecursionError:
         raise ValueError("not a YAML file of plain settings: nested too deeply, or inside itself") from None
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, OverflowError) as error:  # dates raise the others
-        raise ValueError(f"not a YAML file of plain settings: {error}") from None
+        raise ValueError(f"not a YAML file of plain settings: {' '.join(str(error).split())}") from None
 
 
 def _count_values(node: yaml.Node, known: dict[int, int]) -> int:

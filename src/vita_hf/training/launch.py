@@ -43,6 +43,8 @@ def launch_command(config: str, arguments: Sequence[str], num_processes: int | N
         raise ValueError(f"--accelerate-config: {file}: {error}") from None
     if not isinstance(settings, dict):
         raise ValueError(f"--accelerate-config: {file}: expected a mapping of settings")
+    if num_processes is not None and num_processes < 1:
+        raise ValueError(f"--num-processes: expected at least 1, got {num_processes}")
     processes = num_processes or settings.get("num_processes") or torch.cuda.device_count()
     if not processes:
         raise ValueError(f"--accelerate-config {config}: expected a GPU, or --num-processes")

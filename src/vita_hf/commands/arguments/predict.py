@@ -47,7 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("tracks").add_argument
     add("--threshold", type=float, default=SegmentationOptions.threshold, help="lowest score (default: %(default)s)")
     add("--top-k", type=int, metavar="K", help="the maximum number of tracks of a video (default: all)")
-    add("--classes", nargs="+", metavar="CLASS", help="report only tracks of these classes, for example person dog")
+    add(
+        "--classes",
+        nargs="+",
+        metavar="CLASS",
+        help="report only tracks of these classes, for example: clip.mp4 --classes person dog",
+    )
     several_labels = "allow several labels per track: the rule for metrics, together with --threshold 0 --top-k 10"
     add("--several-labels", dest="one_label_per_query", action="store_false", help=several_labels)
 
