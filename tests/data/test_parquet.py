@@ -303,7 +303,7 @@ def test_script_checks(prepare, content, tmp_path, capsys):
     assert prepare(*check) == 1
     printed = capsys.readouterr().out
     assert "error: " in printed and "videos[0] (video 1), frame 1 (v1/00001.jpg)" in printed
-    assert f"{path}: 1 errors, 3 warnings" in printed and "  3 polygon" in printed
+    assert f"{path}: 1 error, 3 warnings" in printed and "  3 polygon" in printed
 
 
 def test_script_ends_with_the_reason(prepare, content, tmp_path):
