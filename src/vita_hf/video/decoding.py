@@ -9,13 +9,12 @@ from av.error import FFmpegError
 from av.stream import Disposition
 
 from .frame_source import Frame
-from .rgb import RgbConverter
+from .rgb import MOST_PIXELS, RgbConverter
 
 Report = Callable[[str], None]
 
 _NOT_THE_FILM = Disposition.attached_pic | Disposition.timed_thumbnails
-# The decoder refuses frames of more pixels (8K has half as many), which are damage and would take all memory.
-_MOST_PIXELS = 2**26
+_DECODER_OPTIONS = {"max_pixels": str(MOST_PIXELS)}
 # A damaged file may give errors at every attempt.
 _MOST_ERRORS = 100
 # Formats whose duration stands in the file. That of others is an estimate.
@@ -29,7 +28,7 @@ def open_container(file: str | IO[bytes]) -> Any:
     """Open a media file, whatever the encoding of its title and other tags."""
     # From version 19 on, PyAV does not trip over them.
     options: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-    return av.open(file, options={"max_pixels": str(_MOST_PIXELS)}, **options)
+    return av.open(file, options=_DECODER_OPTIONS, **options)
 
 
 def list_films(container: Any) -> list[Any]:
@@ -61,6 +60,7 @@ def decode(container: Any, stream: Any, report: Report) -> Generator[Any]:
         `av.VideoFrame`s in the order in which they are shown.
     """
     stream.thread_type = "SLICE"  # threads that decode whole frames lose errors
+    stream.codec_context.options = _DECODER_OPTIONS
     end = 0.0  # of everything in the file: sound may go on after the last frame
     for packet in _packets(container, report):
         if packet.pts is not None:
@@ -135,6 +135,7 @@ def number_and_time(frames: Iterable[Any], start: float, rate: float | None) -> 
 
 
 __all__ = [
+    "MOST_PIXELS",
     "FFmpegError",
     "RgbConverter",
     "choose_stream",

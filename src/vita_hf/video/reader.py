@@ -62,6 +62,7 @@ class VideoReader(FrameSource):
         self.strict = strict
         self.file: IO[bytes] | None = None
         self._warned = False
+        self._idle_converters: list[Any] = []  # for HDR they take seconds to make
         if isinstance(self.path, Path) and not self.path.is_file():
             raise FileNotFoundError(f"video file not found: {path}")
         if decoder == "pyav":
@@ -119,7 +120,7 @@ class VideoReader(FrameSource):
         return container
 
     def _read_pyav(self, chosen: Choice | None) -> Generator[Frame]:
-        convert = None
+        convert = self._idle_converters.pop() if self._idle_converters else None
         for frame in choose_frames(self._decode_pyav(), chosen):
             convert = convert or self._pyav.RgbConverter(self._pixel_aspect)
             try:
@@ -127,6 +128,8 @@ class VideoReader(FrameSource):
             except self._pyav.FFmpegError as error:
                 raise self._not_decodable(self._pyav.describe(error)) from error
             yield frame._replace(image=image)
+        if convert is not None:
+            self._idle_converters.append(convert)
 
     def _decode_pyav(self) -> Generator[Frame]:
         """Yield all frames, with `av.VideoFrame`s as images."""
@@ -148,8 +151,10 @@ class VideoReader(FrameSource):
             for frame in self._pyav.number_and_time(frames, self._pyav.start_of(container), self.fps):
                 count += 1
                 yield frame
+            is_known = stream.width > 0
         if first_damage and not count:
-            raise self._not_decodable(first_damage)
+            hint = "" if is_known else f" (frames have at most {self._pyav.MOST_PIXELS} pixels)"
+            raise self._not_decodable(first_damage + hint)
 
     @contextmanager
     def _open_pyav(self) -> Generator[tuple[Any, Any]]:

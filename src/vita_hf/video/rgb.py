@@ -15,6 +15,8 @@ _UNKNOWN_MATRICES = frozenset({0, 2, 3})  # of YUV: RGB, unspecified, reserved
 _PQ, _HLG = 16, 18
 _TO_SDR = "out_transfer=iec61966-2-1:out_primaries=bt709:out_color_matrix=bt709:out_range=full"
 
+# A frame of more pixels (12K has 80 million) is damage, and would take too much memory.
+MOST_PIXELS = 2**27
 # Stranger pixels are errors in the file; closer to a square they are rounding errors.
 _MOST_STRETCHED, _LEAST_STRETCHED = 8, 1.01
 
@@ -73,6 +75,8 @@ def _guess_matrix(frame: Any) -> int:
 
 
 def _displayed_size(width: int, height: int, pixel_aspect: float) -> tuple[int, int]:
+    if width * height * max(pixel_aspect, 1 / pixel_aspect) > MOST_PIXELS:
+        return width, height
     if pixel_aspect >= 1:
         return round(width * pixel_aspect), height
     return width, round(height / pixel_aspect)
@@ -93,4 +97,4 @@ def _turn_upright(image: np.ndarray, frame: Any) -> np.ndarray:
     return image.transpose(1, 0, 2)[:: -1 if b < 0 else 1, :: -1 if c < 0 else 1]
 
 
-__all__ = ["RgbConverter"]
+__all__ = ["MOST_PIXELS", "RgbConverter"]
