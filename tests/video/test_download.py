@@ -79,6 +79,11 @@ def test_a_file_that_ends_early(server):
         download(address(server, "/short?token=secret"))
 
 
+def test_a_refused_connection_in_words():
+    with pytest.raises(OSError, match=r"^cannot download http://127\.0\.0\.1:1/v\.mp4: Connection refused$"):
+        download("http://127.0.0.1:1/v.mp4")
+
+
 def test_a_silent_server(server):
     start = time.monotonic()
     with pytest.raises(OSError, match=r"cannot download http://127.0.0.1:\d+/silent: .*timed out"):

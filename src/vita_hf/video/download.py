@@ -5,6 +5,7 @@ import re
 import tempfile
 from http.client import HTTPException, HTTPResponse
 from typing import IO, Any
+from urllib.error import URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
@@ -59,7 +60,8 @@ def download(url: str, max_bytes: int = MAX_BYTES, timeout: float = TIMEOUT) -> 
         if isinstance(error, OSError | HTTPException | ValueError):
             # Messages about a malformed address quote it, and with it the password.
             is_malformed = isinstance(error, ValueError) or type(error).__name__ == "InvalidURL"
-            reason = "not a valid address" if is_malformed else error
+            cause = error.reason if type(error) is URLError else error  # without "<urlopen error …>"
+            reason = "not a valid address" if is_malformed else getattr(cause, "strerror", None) or cause
             raise OSError(f"cannot download {shown(url)}: {reason}") from (None if is_malformed else error)
         raise
     file.seek(0)
