@@ -121,3 +121,11 @@ def test_names_in_any_script_and_encoding(workspace, tmp_path, encoding):
     split = read_split(tmp_path / "cats.json", workspace / "frames")
     assert next(iter(split.categories.values())) == "猫"
     check_split(split, dict(enumerate(split.categories.values())))
+
+
+def test_names_too_long_for_a_file(workspace, tmp_path):
+    content = json.loads((workspace / "videos.json").read_text())
+    content["videos"][0]["file_names"][0] = "x" * 5000
+    (tmp_path / "long.json").write_text(json.dumps(content))
+    with pytest.raises((FileNotFoundError, ValueError), match=r"long\.json"):
+        read_split(tmp_path / "long.json", workspace / "frames")

@@ -248,3 +248,9 @@ def test_unknown_recipe():
         load_recipe("ytvis2019-r18")
     with pytest.raises(ValueError, match=r"recipe: expected one of"):
         load_recipe("base/r50")
+
+
+def test_a_text_is_no_recipe(tmp_path):
+    (tmp_path / "text.yaml").write_text('"1"')
+    with pytest.raises(ValueError, match=r"recipe .*text\.yaml: expected a mapping"):
+        load_recipe(str(tmp_path / "text.yaml"))

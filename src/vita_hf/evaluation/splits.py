@@ -71,7 +71,7 @@ def read_split(annotations: str | os.PathLike, images: str | os.PathLike, follow
         problems += misplaced
     if problems:
         raise AnnotationError(problems)
-    if missing := [str(frame) for clip in clips for frame in clip.frames if not frame.is_file()]:
+    if missing := [str(frame) for clip in clips for frame in clip.frames if not os.path.isfile(frame)]:
         raise FileNotFoundError(
             f"{len(missing)} frames that {path} names are not below {folder}, for example {', '.join(missing[:5])}"
         )

@@ -120,6 +120,8 @@ def _parse(text: str) -> Any:
         return OmegaConf.load(io.StringIO(text))
     except RecursionError:
         raise ValueError("not YAML: nested too deeply") from None
+    except AssertionError:  # OmegaConf's, for a text that is a quoted string
+        raise ValueError("expected a mapping, got a string") from None
     except (yaml.YAMLError, OSError) as error:
         raise ValueError(f"not YAML: {' '.join(str(error).split())}") from None
 
