@@ -76,7 +76,7 @@ FAULTS = {
     ),
     "polygon far too large": (
         lambda c, f: c["annotations"][1]["segmentations"].__setitem__(3, [SQUARE, [0, 0, 1e9, 0, 1e9, 1e9]]),
-        ("polygon", 1, 12, 3, "polygon 1: coordinates and outline must not exceed 16777216 pixels"),
+        ("polygon", 1, 12, 3, "polygon 1: coordinates and outline must not exceed 4194304 pixels"),
     ),
     "run lengths of another size": (
         lambda c, f: mask_of(c, compressed(random_mask(0, WIDTH, HEIGHT))),

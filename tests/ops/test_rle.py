@@ -153,7 +153,7 @@ def test_overlaps_beyond_32_bits(kernels):
         ([[0, 0, 5, 0, 5, float("nan")]], "polygon 0: expected .* finite numbers"),
         ([["a"] * 6], "polygon 0: expected .* finite numbers"),
         ([[[0, 0], [5, 0], [5, 5]]], "polygon 0: expected .* finite numbers"),
-        ([[0, 0, 1e12, 0, 0, 1e12]], "polygon 0: coordinates and outline must not exceed 16777216 pixels"),
+        ([[0, 0, 1e12, 0, 0, 1e12]], "polygon 0: coordinates and outline must not exceed 4194304 pixels"),
         ([[3e7, 0, 3e7, 5, 3e7, 9]], "polygon 0: coordinates and outline must not exceed"),
         ([[0, 0, 9e6, 0, 0, 0, 9e6, 0]], "polygon 0: coordinates and outline must not exceed"),
     ],

@@ -21,7 +21,7 @@ from .loader import is_available
 MAX_PIXELS = (1 << 29) - 1  # of a frame: a run has at most six digits of 5 bits, with a sign
 # Of polygons: pycocotools crashes on outlines that it cannot store, and on larger frames, enough for 8K, its encoder
 # overflows a buffer that has 6 characters per run.
-MAX_OUTLINE = 1 << 24
+MAX_OUTLINE = 1 << 22
 MAX_POLYGON_FRAME = (1 << 25) - 1
 
 # Text decoded at a time: larger batches lose more to cache misses than they win by fewer calls.
