@@ -184,6 +184,21 @@ def test_times_of_a_variable_frame_rate(segmenter, tmp_path):
     assert (again.timestamps, again.fps) == (result.timestamps, result.fps)
 
 
+@pytest.mark.parametrize(
+    "name, times, stated, average",
+    [
+        ("phone.mkv", [0, 0.04, 0.5, 1, 2], 25, 2),  # Matroska states the rate of the shortest frames
+        ("screen.mkv", [0, 0.04, 0.5, 1, 2], 1000, 2),
+        ("film.mkv", [0, 0.042, 0.083, 0.125, 0.167], 24, 24),  # and rounds times
+    ],
+)
+def test_the_average_rate_is_that_of_the_frames(segmenter, tmp_path, name, times, stated, average):
+    path = encode_video(tmp_path / name, make_frames(5), times, rate=stated)
+    assert segmenter(path).fps == average
+    (metadata,) = segmenter.video_processor(path, return_metadata=True).video_metadata
+    assert (metadata.fps, metadata.duration) == (average, 5 / average)
+
+
 def test_a_rate_for_images(segmenter, tmp_path):
     folder = write_images(tmp_path / "frames", make_frames(6))
     result = segmenter(folder, frame_rate=4)

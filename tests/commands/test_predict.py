@@ -168,6 +168,25 @@ def test_what_was_not_kept_is_not_drawn(predict, without_model):
     assert "already finished" in predict("clip.mp4", "--threshold", 0.4)[1]
 
 
+def test_files_that_were_removed_are_written_again(predict, without_model):
+    assert predict("clip.mp4", "--threshold", 0.05, "-o", "fresh")[0] == 0
+    assert predict("clip.mp4", "--threshold", 0.55)[0] == 0 and Path("out/clip/all_tracks.json").is_file()
+    # Without all tracks, a lower threshold cannot be served from the result.
+    Path("out/clip/all_tracks.json").unlink()
+    assert "(threshold differ)" in predict("clip.mp4", "--threshold", 0.05)[2]
+    assert "already finished" in predict("clip.mp4", "--threshold", 0.55)[1]
+    assert predict("clip.mp4", "--threshold", 0.05, "--overwrite")[0] == 0
+    results, fresh = (VideoInstances.from_json(f"{folder}/clip/results.json") for folder in ("out", "fresh"))
+    assert len(results) == len(fresh) == 5
+    without_model()
+    Path("out/clip/overlay.mp4").unlink()
+    assert predict("clip.mp4", "--threshold", 0.05)[0] == 0 and Path("out/clip/overlay.mp4").is_file()
+    Path("out/clip/overlay.mp4").unlink()
+    assert predict("clip.mp4", "--threshold", 0.55)[0] == 0 and Path("out/clip/overlay.mp4").is_file()
+    Path("out/clip/results.json").unlink()
+    assert predict("clip.mp4", "--threshold", 0.55)[0] == 0 and Path("out/clip/results.json").is_file()
+
+
 def test_classes_count_before_the_limit_of_tracks(predict):
     """The two best tracks of a class are more than those of this class among the two best tracks."""
     assert predict("clip.mp4", "--threshold", 0.05, "--json-only", "--top-k", 2)[0] == 0

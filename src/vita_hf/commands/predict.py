@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 import json
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -117,17 +118,18 @@ def segment(
         size = inputs["bytes"] // (10 if inputs["files"] > 1 else 1)
         check_space(output.parent, size, f"choose another --output, or pass --json-only ({shown(video)})")
     if segmenter is None:
-        inputs["lowest_score"] = _lowest_score(output)
-        all_tracks = VideoInstances.from_json(output / (ALL_TRACKS if (output / ALL_TRACKS).exists() else RESULTS))
+        file, inputs["lowest_score"] = _find_all_tracks(output)
+        all_tracks = VideoInstances.from_json(file)
     else:
         settings = _options_of_all_tracks(options)
         all_tracks = segment_video(segmenter.model, segmenter.video_processor, source, settings)
     result = all_tracks.filter(min_score=options.threshold, labels=options.classes)
+    inputs["all_tracks"] = ALL_TRACKS if len(result) < len(all_tracks) else RESULTS
     failure = None
     try:
         with replace_files(output, last=RECORD, obsolete=(*PICTURES, ALL_TRACKS)) as folder:
             result.to_json(folder / RESULTS)
-            if len(result) < len(all_tracks):
+            if inputs["all_tracks"] != RESULTS:
                 all_tracks.to_json(folder / ALL_TRACKS)
             try:
                 if not inputs["json_only"]:
@@ -244,20 +246,28 @@ def find_state(
             raise FileExistsError(f"{folder} exists and was not written by vita-hf predict: choose another --output")
         return "missing"
     description = describe_video(video, max_bytes)
-    record = RunRecord(folder / RECORD, {**inputs, **description}, free=("video", "lowest_score"))
-    changes, has_tracks = record.changes(), (folder / RESULTS).is_file()
-    if not changes:
-        return "finished" if has_tracks else "missing"
+    record = RunRecord(folder / RECORD, {**inputs, **description}, free=("video", "lowest_score", "all_tracks"))
+    changes = record.changes() or []
+    expected = [RESULTS, *([] if inputs["json_only"] else PICTURES)]
+    if not changes and all((folder / name).is_file() for name in expected):
+        return "finished"
     choices = {"threshold"} if inputs["json_only"] else {"threshold", "json_only"}  # never remove pictures unasked
     if inputs["top_k"] is None and inputs["one_label_per_query"]:
         choices.add("classes")
-    if has_tracks and choices.issuperset(changes) and _lowest_score(folder) <= inputs["threshold"]:
+    if choices.issuperset(changes) and _find_all_tracks(folder)[1] <= inputs["threshold"]:
         return "kept"
     if not overwrite:
         record.matches()  # says what differs
     return "missing"
 
 
-def _lowest_score(folder: Path) -> float:
-    """Return the score from which all tracks were kept; earlier versions did not record it."""
-    return json.loads((folder / RECORD).read_bytes()).get("lowest_score", 1.0)
+def _find_all_tracks(folder: Path) -> tuple[Path, float]:
+    """
+    Return the file with all tracks that were kept, and the score from which they were.
+
+    The score is infinite if the file is gone, or if an earlier version wrote the folder, which kept only the result.
+    """
+    record = json.loads((folder / RECORD).read_bytes())
+    file = folder / record.get("all_tracks", RESULTS)
+    is_there = "all_tracks" in record and file.is_file()
+    return file, record.get("lowest_score", math.inf) if is_there else math.inf

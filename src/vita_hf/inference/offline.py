@@ -25,7 +25,7 @@ from ..tracks.building import VideoInstancesBuilder
 from ..tracks.instances import VideoInstances
 from ..tracks.labels import label_indices
 from ..video.batching import FrameChunk
-from ..video.frame_source import FrameSource, Sampling, sample_frames
+from ..video.frame_source import FrameSource, Sampling, average_rate, sample_frames
 from ..video.sources import open_video
 from .mask_feature_stores import MaskFeatureStore, make_store
 from .options import SegmentationOptions
@@ -96,7 +96,7 @@ def segment_video(
         num_frames = sum(map(len, frame_queries))
         del frame_queries
         instances = _build_instances(model, video_states, store, source, num_frames, sizes, options)
-    return replace(instances, fps=source.fps or _average_rate(*shown), **_describe_frames(*shown))
+    return replace(instances, fps=average_rate(source, *shown), **_describe_frames(*shown))
 
 
 def _describe_frames(indices: list[int], times: list[float | None]) -> dict[str, Any]:
@@ -105,12 +105,6 @@ def _describe_frames(indices: list[int], times: list[float | None]) -> dict[str,
         "frame_indices": None if indices == list(range(len(indices))) else indices,
         "frame_times": None if None in times else times,
     }
-
-
-def _average_rate(indices: list[int], times: list[float | None]) -> float | None:
-    """Measure the frame rate of a video whose header does not state it."""
-    first, last = times[0], times[-1]
-    return None if first is None or last is None or first == last else (indices[-1] - indices[0]) / (last - first)
 
 
 def _detect(

@@ -33,6 +33,7 @@ class FrameSource(ABC):
     Attributes:
         name: The video's name in messages.
         fps: Average frames per second, or None if unknown.
+        is_fps_nominal: Whether `fps` is only the rate that the file is meant to have; see [`average_rate`].
         length: Number of frames as far as known without decoding, or None. For video files it may be wrong.
         duration: Seconds, as far as known without decoding, or None.
         timed: Whether frames have times.
@@ -41,6 +42,7 @@ class FrameSource(ABC):
 
     name: str
     fps: float | None = None
+    is_fps_nominal: bool = False
     length: int | None = None
     rereadable: bool = True
 
@@ -162,6 +164,23 @@ def sample_frames(source: FrameSource, fps: float | None = None, stride: int | N
     return None if stride in (None, 1) else EveryNth(stride)
 
 
+def average_rate(source: FrameSource, indices: Sequence[int], times: Sequence[float | None]) -> float | None:
+    """
+    Return a video's average frames per second: as stated, or measured where nothing is stated or frames disagree.
+
+    Args:
+        source: The video.
+        indices: Numbers of some of its frames, in increasing order.
+        times: When they are shown, in seconds.
+    """
+    first, last = times[0], times[-1]
+    if first is None or last is None or first == last or not (source.fps is None or source.is_fps_nominal):
+        return source.fps
+    steps = indices[-1] - indices[0]
+    is_right = source.fps is not None and abs(source.fps * (last - first) - steps) < 1
+    return source.fps if is_right else steps / (last - first)
+
+
 __all__ = [
     "Choice",
     "EveryNth",
@@ -169,6 +188,7 @@ __all__ = [
     "FrameSource",
     "FramesPerSecond",
     "Sampling",
+    "average_rate",
     "check_frame_size",
     "choose_frames",
     "sample_frames",

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers.video_utils import VideoMetadata
 
-from .frame_source import Choice, Frame, FrameSource, FramesPerSecond
+from .frame_source import Choice, Frame, FrameSource, FramesPerSecond, average_rate
 
 
 @dataclass
@@ -46,17 +46,18 @@ def complete_metadata(
 ) -> VideoMetadata:
     """Complete the metadata once the frames have been read."""
     metadata = metadata or VideoMetadata(total_num_frames=len(read), fps=source.fps)
-    duration = metadata.total_num_frames / metadata.fps if metadata.fps else None
-    times = [frame.time for frame in read if frame.time is not None]
+    indices, times = [frame.index for frame in read], [frame.time for frame in read]
+    fps = average_rate(source, indices, times) if metadata.fps == source.fps else metadata.fps  # the caller's
+    duration = metadata.total_num_frames / fps if fps else None
     return TimedMetadata(
         total_num_frames=metadata.total_num_frames,
-        fps=metadata.fps,
+        fps=fps,
         width=size[1],
         height=size[0],
         duration=metadata.duration or duration,
         video_backend=metadata.video_backend,
-        frames_indices=[frame.index for frame in read],
-        frame_times=times if len(times) == len(read) else None,
+        frames_indices=indices,
+        frame_times=[time for time in times if time is not None] if None not in times else None,
     )
 
 

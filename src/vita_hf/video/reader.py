@@ -17,6 +17,8 @@ VIDEO_SUFFIXES = frozenset(
     ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .h264 .h265 .hevc .ivf .m1v .m2t .m2ts .m2v .m4v .mjpeg .mjpg .mkv "
     ".mov .mp4 .mpe .mpeg .mpg .mts .mxf .nut .ogm .ogv .qt .rm .rmvb .ts .vob .webm .wmv .y4m".split()
 )
+# Where no rate is known, FFmpeg takes the ticks of a second, at least these, for frames.
+_TICKS = 1000
 
 
 class VideoReader(FrameSource):
@@ -36,7 +38,8 @@ class VideoReader(FrameSource):
 
     Attributes:
         file: The downloaded file of an URL, else None.
-        fps: Average frame rate stated by the file, or None.
+        fps: Frame rate stated by the file, or None.
+        is_fps_nominal: Whether that is not the average: formats like Matroska do not count frames.
         length: Number of frames stated by the file or derived from its duration, or None. It may be wrong.
 
     Raises:
@@ -75,6 +78,9 @@ class VideoReader(FrameSource):
         if self.decoder == "pyav":
             with self._open_pyav() as (container, stream):
                 rate, length = stream.average_rate, stream.frames or None
+                self.is_fps_nominal = length is None  # FFmpeg averages over frames that are counted in the file
+                if self.is_fps_nominal and rate is not None and rate >= _TICKS:
+                    rate = None
                 seconds = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 10**6
                 self._mention_other_films(container, stream)
         else:
