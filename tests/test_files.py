@@ -76,7 +76,20 @@ def test_names_that_are_safe_stay(name):
     "name",
     [
         *("", ".", "..", "...", " ", "/", "../../etc", "/etc/passwd", "C:\\x", "a\0b", "a\nb", "\x1b[31m"),
-        *("nul", "COM1.txt", "con .txt", "a" * 201, "猫" * 100, "\u202egpj", "\udcff", "a\x85b", "a\u2028b", "x. "),
+        *(
+            "nul",
+            "COM1.txt",
+            "COM¹.txt",
+            "conin$",
+            "con .txt",
+            "a" * 201,
+            "猫" * 100,
+            "\u202egpj",
+            "\udcff",
+            "a\x85b",
+            "a\u2028b",
+            "x. ",
+        ),
     ],
 )
 def test_names_that_are_not_safe_are_changed(name, tmp_path):
@@ -85,7 +98,7 @@ def test_names_that_are_not_safe_are_changed(name, tmp_path):
     assert safe.strip(". ") == safe and safe.isprintable() and len(safe.encode()) <= 200
     (tmp_path / safe).mkdir()
     assert [path.name for path in tmp_path.iterdir()] == [safe]
-    assert safe.split(".")[0].lower() not in ("nul", "com1", "con")
+    assert safe.split(".")[0].lower() not in ("nul", "com1", "com¹", "con", "conin$")
 
 
 def test_different_names_stay_different():
@@ -269,3 +282,21 @@ def test_run_record_names_changed_inputs(tmp_path):
     with pytest.raises(FileExistsError, match=r"holds results of another run \(dtype, model.config.json differ\)"):
         RunRecord(path, other).matches()
     assert RunRecord(path, other, free=["model", "dtype"]).matches()
+
+
+def test_a_record_that_is_nested_too_deeply(tmp_path):
+    (tmp_path / "run.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"run.json: expected the record of an earlier run, but it is something else"):
+        RunRecord(tmp_path / "run.json", {"a": 1}).changes()
+
+
+def test_a_link_to_nothing_is_no_folder(tmp_path):
+    (tmp_path / "link").symlink_to("nothing")
+    with pytest.raises(FileNotFoundError, match=r"cannot write to the folder .*link: No such file or directory"):
+        check_writable(tmp_path / "link")
+
+
+@pytest.mark.parametrize("name", [".", "./", "a/..", ""])
+def test_the_folder_itself_is_no_file_in_it(tmp_path, name):
+    with pytest.raises(ValueError, match="expected a name relative to the folder of images, and below it, got "):
+        path_below(tmp_path, name)

@@ -26,7 +26,10 @@ UNFINISHED = ".unfinished"
 
 _TEMPORARY = re.compile(r"\.[0-9a-f]{32}\.")  # how the names of temporary files and folders begin
 _MAX_NAME_BYTES = 200  # file systems allow 255, and temporary names are longer
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
+_RESERVED = {
+    *("con", "conin$", "conout$", "prn", "aux", "nul"),
+    *(f"{port}{number}" for port in ("com", "lpt") for number in "0123456789¹²³"),
+}
 
 
 def output_name(name: str) -> str:
@@ -74,8 +77,8 @@ def path_below(folder: str | os.PathLike, name: str, follow_links: bool = False)
     Raises:
         ValueError: if the path is not below the folder.
     """
-    parts = os.path.normpath(name).split(os.sep)
-    if "\0" in name or os.path.isabs(name) or os.path.splitdrive(name)[0] or parts[0] == os.pardir:
+    first = os.path.normpath(name).split(os.sep)[0]
+    if "\0" in name or os.path.isabs(name) or os.path.splitdrive(name)[0] or first in (os.curdir, os.pardir):
         raise ValueError(f"expected a name relative to the folder of images, and below it, got {name!r}")
     path = os.path.join(folder, name)
     if not follow_links and not os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), "")):
@@ -247,7 +250,7 @@ def check_space(folder: str | os.PathLike, size: int, remedy: str) -> None:
 
 def _nearest_existing(folder: str | os.PathLike) -> Path:
     place = Path(os.path.abspath(folder))
-    return next(path for path in (place, *place.parents) if path.exists())
+    return next(path for path in (place, *place.parents) if path.exists() or path.is_symlink())
 
 
 def remove_leftovers(folder: str | os.PathLike, seconds: float = 3600) -> None:
@@ -320,7 +323,7 @@ class RunRecord:
         now = flatten(json.loads(json.dumps(self.inputs)))
         try:
             before = flatten(json.loads(self.path.read_bytes()))
-        except (AttributeError, ValueError):
+        except (AttributeError, RecursionError, ValueError):
             before = {}
         if not before.keys() & now.keys():
             raise ValueError(f"{self.path}: expected the record of an earlier run, but it is something else")

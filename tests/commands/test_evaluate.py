@@ -225,3 +225,23 @@ def test_coco_images_equal_pycocotools_by_hand(workspace, capsys):
         del annotation["area"], annotation["iscrowd"]
     (workspace / "bare.json").write_text(json.dumps(content))
     assert score_images(workspace / "bare.json", workspace / "images" / "results.json") == scores
+
+
+def test_parts_of_something_else_are_not_used(workspace, tmp_path, capsys):
+    (tmp_path / "out" / "parts").mkdir(parents=True)
+    (tmp_path / "out" / "parts" / "000000.json").write_text("[]")
+    with pytest.raises(SystemExit, match="1"):
+        evaluate(workspace, capsys, *arguments_for("unannotated.json", "unused"), "--output", str(tmp_path / "out"))
+    assert "parts/000000.json was not written by an earlier run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content, message", [("", "the file is empty"), ("{}", "expected a list of predictions, got {}")]
+)
+def test_damaged_parts_are_named(workspace, tmp_path, capsys, content, message):
+    arguments = [*arguments_for("unannotated.json", "unused"), "--output", str(tmp_path)]
+    evaluate(workspace, capsys, *arguments)
+    (tmp_path / "parts" / "000000.json").write_text(content)
+    with pytest.raises(SystemExit, match="1"):
+        evaluate(workspace, capsys, *arguments)
+    assert f"000000.json: {message}" in capsys.readouterr().err

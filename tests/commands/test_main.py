@@ -1,5 +1,6 @@
 """The `vita-hf` command: it imports only what the chosen command needs."""
 
+import io
 import subprocess
 import sys
 
@@ -86,3 +87,12 @@ def test_interruption_during_imports(monkeypatch, capsys):
     with pytest.raises(SystemExit, match="130"):
         main.main(["predict", "clip.mp4"])
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_characters_that_the_terminal_has_not(capsys, monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(main, "_run", lambda argv: print("Käse \udcff"))
+    main.main([])
+    stream.flush()
+    assert stream.buffer.getvalue() == b"K\\xe4se \\udcff\n"

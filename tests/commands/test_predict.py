@@ -792,3 +792,35 @@ def test_stopped_in_the_middle_nothing_is_left_behind(predict, tmp_path, monkeyp
     code, printed, _ = predict("long", "--mask-features", "disk", "--json-only")
     assert code == 0 and "in 60 frames, written to out/long" in printed
     assert names(temporary) == [] and names(tmp_path / "out") == ["long"]
+
+
+def test_results_beside_the_videos_are_no_videos(predict, tmp_path):
+    (tmp_path / "in").mkdir()
+    shutil.copy("clip.mp4", "in/clip.mp4")
+    assert predict("in", "-o", "in")[0] == 0
+    code, printed, _ = predict("in", "-o", "in")
+    assert code == 0 and "clip: already finished" in printed and names("in") == ["clip", "clip.mp4"]
+
+
+def test_names_that_are_one_file_on_macos(tmp_path):
+    videos = [tmp_path / f"{name}.mp4" for name in ("caf\u00e9", "cafe\u0301")]
+    for number, video in enumerate(videos):
+        video.write_bytes(bytes([number]))
+    with pytest.raises(ValueError, match="would both be written to"):
+        find_videos([*map(str, videos)])
+
+
+def test_a_link_to_nothing_is_not_written_over(predict):
+    Path("out").mkdir()
+    Path("out/clip").symlink_to("nothing")
+    code, _, error = predict("clip.mp4")
+    assert (code, error) == (
+        1,
+        "error: out/clip exists and was not written by vita-hf predict: choose another --output\n",
+    )
+
+
+@pytest.mark.parametrize("size", ["nan", "inf", "-1", "0"])
+def test_sizes_of_downloads(predict, size):
+    code, _, error = predict("clip.mp4", f"--max-download={size}")
+    assert code == 1 and error.startswith("error: --max-download: expected a positive number of GiB, got ")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vita_hf.data.categories import CATEGORIES, COCO_TO_DATASET, category_ids, id2label
+from vita_hf.data.categories import CATEGORIES, COCO_TO_DATASET, category_ids, id2label, plain_name
 
 
 @pytest.mark.parametrize("dataset, count", [("coco", 80), ("ytvis2019", 40), ("ytvis2021", 40), ("ovis", 25)])
@@ -50,3 +50,7 @@ def test_unknown_dataset():
     for function in (id2label, category_ids):
         with pytest.raises(ValueError, match=r"dataset: expected one of coco, .*, ovis, synthetic, got 'lvis'"):
             function("lvis")
+
+
+def test_accented_letters_are_the_same_however_they_are_encoded():
+    assert plain_name("Caf\u00e9_au-lait") == plain_name("Cafe\u0301 au lait") == "caf\u00e9 au lait"

@@ -2,6 +2,7 @@
 
 import builtins
 import io
+import os
 import pickle
 from pathlib import Path
 
@@ -187,3 +188,11 @@ def test_polygons_of_foreign_rows_are_checked_before_pycocotools_sees_them(polyg
     instance = {"id": 3, "segmentations": [{"rle": None, "polygons": [polygon]}]}
     with pytest.raises(BrokenSampleError, match="video 7, annotation 3, frame 0: "):
         frame_masks(row, [instance], 0, [])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_no_frame(tmp_path):
+    """Opening one waits for a writer."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(BrokenSampleError, match=r"pipe.jpg: is not a file"):
+        decode_frame({"path": str(tmp_path / "pipe.jpg"), "bytes": None}, ROW)

@@ -340,3 +340,17 @@ def test_progress_is_shown_on_terminals(tmp_path, capsys, monkeypatch, terminal)
         render(instances(masks), source, tmp_path / f"{progress}.gif", progress=progress)
         printed = capsys.readouterr().err
         assert ("\rclip.mp4: drawing: 100%" in printed) == (terminal and progress is not False)
+
+
+@pytest.mark.parametrize("fps", [1e-300, 1e300])
+def test_rates_that_no_file_can_have(tmp_path, fps):
+    frames, masks = crossing(16, 16, 2)
+    with pytest.raises(ValueError, match="expected a rate of 1/1000 to 1000 frames per second, got 1e"):
+        instances(masks, fps=fps).render(frames, tmp_path / "overlay.mp4")
+    assert not (tmp_path / "overlay.mp4").exists()
+
+
+def test_times_that_no_file_can_have(tmp_path):
+    frames, masks = crossing(16, 16, 2)
+    with pytest.raises(ValueError, match="a video file cannot have a frame at 1e\\+200 s"):
+        instances(masks, fps=5.0, frame_times=[0.0, 1e200]).render(frames, tmp_path / "overlay.mp4")

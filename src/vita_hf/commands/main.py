@@ -4,6 +4,7 @@ import argparse
 import importlib
 import logging
 import sys
+from io import TextIOWrapper
 
 from .. import __version__
 
@@ -30,6 +31,9 @@ _EXAMPLES = """examples:
 
 def main(argv: list[str] | None = None) -> None:
     """Run a command. An error that the user can fix is reported in one sentence, with exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names may have characters that a terminal or pipe has not
     try:
         code = _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:

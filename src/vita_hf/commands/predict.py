@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+import unicodedata
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import fields, replace
@@ -35,6 +36,9 @@ def run(args: argparse.Namespace) -> int:
     """Segment this process's share of the videos. The exit code is 1 if any of them failed."""
     rank, num_processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     check_writable(args.output)
+    if not 0 < args.max_download < math.inf:
+        raise ValueError(f"--max-download: expected a positive number of GiB, got {args.max_download}")
+    max_bytes = round(args.max_download * 2**30)
     if not args.json_only:
         _check_drawing()
     names = [field.name for field in fields(SegmentationOptions) if field.name != "progress"]
@@ -51,7 +55,6 @@ def run(args: argparse.Namespace) -> int:
     if not args.strict:
         del inputs["strict"]  # as in records of earlier versions
     inputs["lowest_score"] = _options_of_all_tracks(options).threshold
-    max_bytes = round(args.max_download * 2**30)
 
     unfinished = {}
     for name in list(videos)[rank::num_processes]:
@@ -179,19 +182,29 @@ def find_videos(arguments: list[str]) -> dict[str, str]:
             paths.append(argument)
         elif not Path(argument).is_dir():
             raise FileNotFoundError(f"no such video: {argument}")
-        elif videos := list_videos(Path(argument)):
+        elif videos := [video for video in list_videos(Path(argument)) if not _is_finished(video)]:
             paths += [argument] if videos == [Path(argument)] else map(str, videos)
         else:
             raise ValueError(f"the folder {argument} holds no images, no videos and no folders of images")
     named: dict[str, str] = {}
     for path in paths:
         name = name_results(path)
-        same = next((other for other in named if other.casefold() == name.casefold()), None)
+        same = next((other for other in named if _folded(other) == _folded(name)), None)
         if same is not None and not _is_same(path, named[same]):
             message = f"{shown(named[same])} and {shown(path)} would both be written to {name}"
             raise ValueError(f"{message}: pass them in separate calls, each with its own --output")
         named.setdefault(same or name, path)
     return named
+
+
+def _folded(name: str) -> str:
+    """Return the same text for names that are one file on Windows or macOS."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _is_finished(folder: Path) -> bool:
+    """Tell whether a folder holds results: --output may be the folder of the videos. Its pictures are no video."""
+    return (folder / RECORD).is_file() and (folder / RESULTS).is_file()
 
 
 def _is_same(path: str, other: str) -> bool:
@@ -242,7 +255,7 @@ def find_state(
         FileExistsError: if the folder was written by something else, or from other inputs and not to be overwritten.
     """
     if not (folder / RECORD).is_file():
-        if folder.exists() and not (folder / UNFINISHED).exists():
+        if os.path.lexists(folder) and not (folder / UNFINISHED).exists():
             raise FileExistsError(f"{folder} exists and was not written by vita-hf predict: choose another --output")
         return "missing"
     description = describe_video(video, max_bytes)

@@ -7,6 +7,8 @@ Names are spelled as in the annotation files (even OVIS's "Vehical"). The maps f
 datasets' are those of the VITA authors' released code.
 """
 
+import unicodedata
+
 # fmt: off
 CATEGORIES: dict[str, tuple[str, ...]] = {
     "coco": (
@@ -101,4 +103,4 @@ def category_ids(dataset: str) -> tuple[int, ...]:
 
 def plain_name(name: str) -> str:
     """Normalize a category's name for comparisons: "Giant_panda" and "giant-panda" become "giant panda"."""
-    return name.lower().replace("_", " ").replace("-", " ").strip()
+    return unicodedata.normalize("NFC", name).lower().replace("_", " ").replace("-", " ").strip()

@@ -1,6 +1,7 @@
 """Find the frames of a dataset, and decode single ones, with errors that name the broken file."""
 
 import io
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,6 +70,8 @@ def decode_frame(frame: Mapping[str, Any], row: Mapping[str, Any]) -> Image.Imag
     def broken(kind: str, reason: str) -> BrokenSampleError:
         return BrokenSampleError(kind, row["video_id"], str(name), reason)
 
+    if content is None and os.path.exists(path) and not os.path.isfile(path):  # reading a pipe could wait forever
+        raise broken("frame-unreadable", "is not a file")
     try:
         with Image.open(path if content is None else io.BytesIO(content)) as opened:
             check_bit_depth(opened, "the frame")

@@ -9,11 +9,13 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from ..data.annotations import InvalidInputError, load_json
 from ..files import RunRecord, write_atomically
 from ..image_processing_vita import VitaVideoProcessor
 from ..inference.offline import segment_video
 from ..inference.options import SegmentationOptions
 from ..modeling_vita import VitaForVideoInstanceSegmentation
+from ..ops.rle import shorten
 from ..progress import progress_bar
 from ..scoring import VisEvaluator
 from ..scoring.coco import score_images
@@ -44,12 +46,13 @@ def segment_split(
         FileExistsError: if the folder holds results of other inputs, or files of the same names that are none.
     """
     with accelerator.main_process_first():
+        # Named by the clips' positions: an id of the annotation file may be anything.
+        names = [f"parts/{index:06d}.json" for index in range(len(split.clips))]
         record = RunRecord(folder / "run.json", {**inputs, "top_k": top_k})
-        if not record.matches_or_is_new(OUTPUTS):
+        if not record.matches_or_is_new((*OUTPUTS, *names)):
             record.write()
     category_ids = match_categories(model.config.id2label or {}, split.categories)
-    # Named by the clips' positions: an id of the annotation file may be anything.
-    parts = [folder / "parts" / f"{index:06d}.json" for index in range(len(split.clips))]
+    parts = [folder / name for name in names]
     share = list(zip(split.clips, parts))[accelerator.process_index :: accelerator.num_processes]
     unfinished = [(clip, part) for clip, part in share if not part.is_file()]
     bar = {"description": "segmenting", "total": len(unfinished), "unit": "clip"}
@@ -59,9 +62,16 @@ def segment_split(
     accelerator.wait_for_everyone()
     results = folder / "results.json"
     if accelerator.is_main_process:
-        entries = [entry for part in parts for entry in json.loads(part.read_bytes())]
+        entries = [entry for part in parts for entry in _read_part(part)]
         write_atomically(results, json.dumps(entries).encode())
     return results
+
+
+def _read_part(part: Path) -> list[dict[str, Any]]:
+    entries = load_json(part, InvalidInputError)
+    if not isinstance(entries, list):
+        raise ValueError(f"{part}: expected a list of predictions, got {shorten(entries)}; remove it to make it again")
+    return entries
 
 
 def segment_clip(

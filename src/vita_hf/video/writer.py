@@ -16,6 +16,7 @@ from .reader import import_av
 _BT709, _LIMITED_RANGE = 1, 1
 # Ticks per second, in which the frame rates of film and television are whole numbers; of a gif by its format.
 _TICKS, _GIF_TICKS = 120_000, 100
+_MAX_RATE, _MAX_TICKS = 1000, 1 << 53
 
 
 def check_output(path: Path) -> None:
@@ -54,8 +55,11 @@ def video_writer(path: Path, fps: float, open_sound: Callable[[], Any] | None = 
 
     Raises:
         OSError: if the file cannot be written.
+        ValueError: if a video file cannot have this rate, or frames at such times.
     """
     suffix = path.suffix.lower()
+    if suffix and not 1 / _MAX_RATE <= fps <= _MAX_RATE:
+        raise ValueError(f"expected a rate of 1/{_MAX_RATE} to {_MAX_RATE} frames per second, got {fps:g}")
     with atomic_path(path) as temporary:
         if suffix:
             with _encode(path, temporary, Fraction(fps).limit_denominator(1001), open_sound) as write:
@@ -123,6 +127,8 @@ class _Clock:
         if self._count == 0:
             self.first = time or 0.0
         ticks = round((self._count / self._fps if time is None else Fraction(time - self.first)) / self.tick)
+        if abs(ticks) > _MAX_TICKS:
+            raise ValueError(f"a video file cannot have a frame at {self.first if time is None else time:g} s")
         if self._count:
             ticks = max(ticks, self._ticks + 1)
             self.last_step = ticks - self._ticks

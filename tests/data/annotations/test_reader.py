@@ -1,5 +1,6 @@
 """The tables that the reader makes of every form of annotation file."""
 
+import gzip
 import json
 import pickle
 import time
@@ -156,3 +157,24 @@ def test_time_for_many_categories_is_linear(tmp_path):
     assert len(file.categories) == 40_000 and next(file.unknown_categories([7]))
     assert len(list(file.unknown_categories(dict.fromkeys(range(10, 40_010))))) == 4000
     assert time.process_time() - start < 3  # 30 s if it is quadratic
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b'{"videos": [], "annotations": [1], "annotations": []}', "an object has the key 'annotations' twice"),
+        (b'{"videos": [{"id": 1, "id": 2}]}', "an object has the key 'id' twice"),
+        (gzip.compress(b"{}"), "it is compressed with gzip, unpack it first"),
+    ],
+)
+def test_files_of_which_json_would_lose_a_part(tmp_path, content, message):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(AnnotationError, match=f"a.json: the file is not json: {message}"):
+        read_annotations(tmp_path / "a.json")
+
+
+def test_names_that_cannot_be_written(tmp_path):
+    content = make_ytvis(tmp_path, videos=1)
+    content["categories"][0]["name"] = json.loads('"\\ud83d"')  # half of an emoji
+    [problem] = read_annotations(content).problems
+    assert str(problem) == "categories[0]: `name`: expected Unicode text, got '\\ud83d'"

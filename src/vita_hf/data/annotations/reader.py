@@ -7,6 +7,7 @@ which is read frame by frame where it is needed (see [`vita_hf.ops.rle.read_segm
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,7 +140,7 @@ def read_annotations(
         table = {"ytvis": "videos", "coco": "images"}.get(candidate)
         if is_list(content) if table is None else isinstance(content, dict) and is_list(content.get(table)):
             return _TableReader(path, candidate).read(content)
-    got = f"an object with {some(content)}" if isinstance(content, dict) else type(content).__name__
+    got = f"an object with {some(content) or 'no keys'}" if isinstance(content, dict) else type(content).__name__
     message = f"expected {', or '.join(FORMS[candidate] for candidate in expected)}; got {got}"
     raise AnnotationError([Problem("malformed", message, path)])
 
@@ -154,10 +155,21 @@ def load_json(path: str | os.PathLike, error: type[InvalidInputError] = Annotati
     """
     content = Path(path).read_bytes()
     try:
-        return json.loads(content)
+        if content.startswith(b"\x1f\x8b"):
+            raise ValueError("it is compressed with gzip, unpack it first")
+        return json.loads(content, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as reason:
         message = f"the file is not json: {reason}" if content.strip() else "the file is empty, expected json"
         raise error([Problem("malformed", message, os.fspath(path))]) from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object with two values of one key: json keeps the last one in silence."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        repeated = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"an object has the key {shorten(repeated)} twice")
+    return content
 
 
 class _TableReader:
@@ -211,6 +223,8 @@ class _TableReader:
             return
         if not isinstance(name, str):
             self.note("category-name", f"`name`: expected a string, got {shorten(name)}", place)
+        elif not name.isascii() and not _is_unicode(name):
+            self.note("malformed", f"`name`: expected Unicode text, got {shorten(name)}", place)
         elif name in self.category_names:
             self.note("category-name", f"an earlier category has the name {shorten(name)}", place)
         self.file.categories[key] = str(key if name is None else name)
@@ -290,6 +304,14 @@ class _TableReader:
             if key in self.annotation_ids:
                 self.note("duplicate-id", "an earlier annotation has the same id", place, video_id, key)
             self.annotation_ids.add(key)
+
+
+def _is_unicode(text: str) -> bool:
+    """Tell whether a text can be written to a file: json may hold halves of surrogate pairs."""
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_loose(key: Id) -> bool:
