@@ -78,7 +78,7 @@ INPUTS ?= 500
 
 fuzz: setup
 	OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m fuzz --inputs $(INPUTS)
-	$(BIN)/python tests/fuzz/kernels.py $(INPUTS)
+	$(BIN)/python tests/fuzz/sanitized_kernels.py $(INPUTS)
 
 .venv-oldest/.installed: pyproject.toml
 	test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest

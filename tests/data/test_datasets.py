@@ -376,11 +376,11 @@ def test_faults_name_their_place_or_are_skipped(content, read, fault, caplog):
         dataset = read(content, skip_broken=True)
     left = dataset.rows["video_id"]
     assert dataset.skipped == 1 and len(left) == 2 and 3 in left
-    assert "skipped 1 videos with 1 problems, the first: " in caplog.text
+    assert "skipped 1 video with 1 problem, the first: " in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         read(content, skip_broken=True)
-    assert "skipped 1 videos" in caplog.text  # from the cache as well
+    assert "skipped 1 video" in caplog.text  # from the cache as well
 
 
 def test_annotation_of_an_unknown_video_costs_no_video(content, read):

@@ -179,7 +179,7 @@ def update(**values):
         ),
         (
             lambda c: c["videos"][0].update(height=10**5, width=10**5),
-            "frames of more than 536870912 pixels cannot be read",
+            "frames of more than 536870911 pixels cannot be read",
         ),
         (lambda c: c["categories"].append({"name": "x"}), "categories[2]: `id`: expected an integer, got None"),
         (lambda c: c["categories"].append({"id": 1}), "categories[2]: an earlier entry has the same id 1"),

@@ -172,7 +172,7 @@ def test_masks_at(instances, masks):
         torch.testing.assert_close(got, masks[:, frame])
     assert instances[[]].masks_at(0).shape == (0, 5, 7)
     for frame in (3, -4):
-        with pytest.raises(IndexError, match=rf"frame {frame} is out of range: there are 3 frames"):
+        with pytest.raises(IndexError, match=rf"frame {frame} is out of range: the video has 3 frames"):
             instances.masks_at(frame)
 
 

@@ -1,7 +1,7 @@
 """
 Call the C++ operators with random and with hostile arguments under AddressSanitizer and UBSan.
 
-    python tests/fuzz/kernels.py [INPUTS] [--seed SEED]
+    python tests/fuzz/sanitized_kernels.py [INPUTS] [--seed SEED]
 
 Each call must return or raise an error, and RLEs must decode as in NumPy. A memory error or undefined behavior ends the
 program with the sanitizer's report; the last line before it names the seed of the call.
