@@ -179,6 +179,12 @@ def test_floats():
         processor(mixed)
     with pytest.raises(ValueError, match="video 0, frame 0: pixel values must be finite, got nan"):
         processor(video * np.nan)
+    for normalized in ((video / 255 - 0.45) / 0.225, video / 127.5 - 1):
+        with pytest.raises(ValueError, match=r"video 0, frame 0: expected values in 0 … 1 or in 0 … 255, got -\d"):
+            processor(normalized)
+        assert processor(normalized, do_rescale=False).frame_mask.all()
+    overshot = video.astype(np.float32) * 1.1 - 12
+    assert processor(overshot).frame_mask.all()
 
 
 def test_the_input_is_left_alone():

@@ -124,6 +124,13 @@ def test_undecoded_videos_of_datasets(segmenter, expected, tmp_path):
         list(segmenter(Dataset.from_dict({"video": [str(path)], "label": [0]})))
 
 
+def test_a_row_of_a_dataset(segmenter, expected, tmp_path):
+    path = write_video(tmp_path / "video.mp4", make_frames())
+    assert_equal(segmenter({"path": None, "bytes": path.read_bytes()}), expected)
+    with pytest.raises(TypeError, match="got a row with the columns 'video', 'label': pass one column"):
+        segmenter({"video": str(path), "label": 1})
+
+
 def test_two_pipelines_in_two_threads(tiny_model, segmenter):
     """Each thread's results are its own, in inference mode of its own, also of one shared pipeline."""
     other = pipeline("video-instance-segmentation", model=str(tiny_model), device="cpu", threshold=0.0)

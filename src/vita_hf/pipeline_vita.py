@@ -102,8 +102,9 @@ class VideoInstanceSegmentationPipeline(Pipeline):
                 - A video is a path to a video file or to a folder of images, an URL, an array or tensor
                   with 4 dimensions, or a list of images; see [`VitaVideoProcessor`].
                 - A list of images is one video.
-                - In a list of videos, an item may also be an iterator of images, which is read only once, or a row
-                  `{"path": …, "bytes": …}` as in a column of type `datasets.Video(decode=False)`.
+                - A video may also be a row `{"path": …, "bytes": …}` of a column of type
+                  `datasets.Video(decode=False)`, and in a list of videos an iterator of images, which is read only
+                  once.
             kwargs: The settings of [`~vita_hf.inference.options.SegmentationOptions`], for example `threshold=0.5`,
                 `fps=5` or `mask_features="disk"`.
 
@@ -122,7 +123,7 @@ class VideoInstanceSegmentationPipeline(Pipeline):
         if isinstance(inputs, Dataset | Iterable) and not isinstance(inputs, _VIDEO_OR_LIST):
             inputs = _iterate(inputs)
         if not isinstance(inputs, GeneratorType):
-            videos = split_videos(inputs)
+            videos = [inputs] if isinstance(inputs, Mapping) else split_videos(inputs)
             is_list = isinstance(inputs, list | tuple) and videos[0] is not inputs
             # transformers takes every list for a list of videos.
             inputs = videos if is_list or getattr(inputs, "ndim", None) == 5 else _Video(videos[0])

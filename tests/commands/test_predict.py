@@ -168,6 +168,13 @@ def test_what_was_not_kept_is_not_drawn(predict, without_model):
     assert "already finished" in predict("clip.mp4", "--threshold", 0.4)[1]
 
 
+def test_pictures_are_removed_without_the_model(predict, without_model):
+    assert predict("clip.mp4", "--threshold", 0.5)[0] == 0
+    without_model()
+    assert predict("clip.mp4", "--threshold", 0.5, "--json-only", "--overwrite")[0] == 0
+    assert names("out/clip") == ["all_tracks.json", "results.json", "run.json"]
+
+
 def test_files_that_were_removed_are_written_again(predict, without_model):
     assert predict("clip.mp4", "--threshold", 0.05, "-o", "fresh")[0] == 0
     assert predict("clip.mp4", "--threshold", 0.55)[0] == 0 and Path("out/clip/all_tracks.json").is_file()

@@ -249,3 +249,13 @@ def test_filtering_by_score_equals_another_threshold(loaded, video, rule):
     chosen = tracks.filter(min_score=threshold)
     assert_equal(chosen, expected)
     assert 0 < len(chosen) < len(tracks) and chosen.track_ids.tolist() == expected.track_ids.tolist()
+
+
+def test_a_model_in_training_mode_is_refused(loaded, video):
+    model, processor = loaded
+    model.train()
+    try:
+        with pytest.raises(ValueError, match="the model is in training mode, which changes results"):
+            segment_video(model, processor, video)
+    finally:
+        model.eval()

@@ -72,6 +72,7 @@ def folder_with(path, *names):
         (["a.mp4", "frames/1.jpg", "notes.txt", "empty/notes.txt"], ["a.mp4", "frames"], ["empty", "notes.txt"]),
         (["one/1.jpg", "two/1.jpg", "cover.jpg"], ["one", "two"], ["cover.jpg"]),
         (["1.jpg", "2.jpg", "masks/1.png"], ["."], []),
+        (["one/a.mp4", "one/sheet.png", "two/1.jpg", "b.mp4"], ["b.mp4", "two"], ["one"]),
         (["1.jpg"], ["."], []),
         (["notes.txt"], [], []),
     ],

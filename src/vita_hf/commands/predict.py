@@ -264,7 +264,8 @@ def find_state(
     expected = [RESULTS, *([] if inputs["json_only"] else PICTURES)]
     if not changes and all((folder / name).is_file() for name in expected):
         return "finished"
-    choices = {"threshold"} if inputs["json_only"] else {"threshold", "json_only"}  # never remove pictures unasked
+    keeps_pictures = inputs["json_only"] and not overwrite  # they are never removed unasked
+    choices = {"threshold"} if keeps_pictures else {"threshold", "json_only"}
     if inputs["top_k"] is None and inputs["one_label_per_query"]:
         choices.add("classes")
     if choices.issuperset(changes) and _find_all_tracks(folder)[1] <= inputs["threshold"]:

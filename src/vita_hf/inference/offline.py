@@ -66,8 +66,8 @@ def segment_video(
         ImportError: if the package of the decoder is missing.
         OSError: if an address cannot be reached, or there is no space left on disk.
         TypeError: if `video` is not a video.
-        ValueError: if the video has no frames or cannot be decoded, an option does not fit the video, or the detector's
-            output is not finite.
+        ValueError: if the model is in training mode, the video has no frames or cannot be decoded, an option does not
+            fit the video, or the detector's output is not finite.
 
     Example:
     ```python
@@ -85,6 +85,8 @@ def segment_video(
 
     ```
     """
+    if model.training:
+        raise ValueError("the model is in training mode, which changes results: call model.eval() first")
     label_indices(options.classes or (), model.config.id2label)  # fails before the video is opened
     decoder = options.decoder or processor.decoder
     source = open_video(video, name, decoder, frame_rate=options.frame_rate, strict=options.strict)

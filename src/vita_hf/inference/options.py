@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
+from types import NoneType
 from typing import Literal, get_args
 
 MaskFeatures = Literal["auto", "exact", "device", "host", "disk", "recompute"]
@@ -41,7 +43,7 @@ class SegmentationOptions:
         progress: Whether to show progress bars; by default only on a terminal.
 
     Raises:
-        ValueError: if a value is out of range, or both `fps` and `stride` are given.
+        ValueError: if a value is of a wrong type or out of range, or both `fps` and `stride` are given.
 
     Example:
     ```python
@@ -75,6 +77,7 @@ class SegmentationOptions:
             value = getattr(self, name)
             if value not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+        self._check_types()
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold must be between 0 and 1, got {self.threshold}")
         if self.classes is not None and not isinstance(self.classes, str | int) and not len(self.classes):
@@ -89,6 +92,18 @@ class SegmentationOptions:
                 raise ValueError(f"{name} must be a whole number, got {value}")
         if self.fps is not None and self.stride is not None:
             raise ValueError("fps and stride both reduce the number of frames: pass only one of them")
+
+    def _check_types(self) -> None:
+        for name in ("one_label_per_query", "strict"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+        for name in ("threshold", "top_k", "chunk_size", "fps", "stride", "max_frames", "frame_rate"):
+            value = getattr(self, name)
+            is_default = value is None and name != "threshold"
+            if isinstance(value, bool) or not (is_default or isinstance(value, Real)):
+                raise ValueError(f"{name} must be a number, got {value!r}")
+        if not isinstance(self.classes, str | int | Sequence | NoneType):
+            raise ValueError(f"classes must be names or indices of classes, got {self.classes!r}")
 
     @classmethod
     def for_scoring(cls, top_k: int) -> "SegmentationOptions":

@@ -23,6 +23,7 @@ _HEIF_SUFFIXES = frozenset({".heic", ".heif"})
 _ANIMATED_FORMATS = frozenset({"AVIF", "GIF", "PNG", "TIFF", "WEBP"})
 
 _MOST_OVERSHOOT = 2.0  # a float video in 0 … 255 that stays below this is black
+_MOST_UNDERSHOOT = 0.5  # of bicubic resizing, relative to the brightest value; normalized pixels are lower
 
 # The EXIF tag of the orientation, and its values that turn the image by a quarter.
 _EXIF_ORIENTATION, _SIDEWAYS = 0x0112, frozenset({5, 6, 7, 8})
@@ -227,13 +228,19 @@ class FloatScale:
         Scale a frame.
 
         Raises:
-            ValueError: if its values are not in the range of earlier frames, or not finite.
+            ValueError: if its values are not in the range of earlier frames, negative, or not finite.
         """
         if not frame.is_floating_point():
             return frame
         brightest = frame.max().item()
         if not math.isfinite(brightest):
             raise ValueError(f"{where}: pixel values must be finite, got {brightest}")
+        darkest = frame.min().item()
+        if darkest < -_MOST_UNDERSHOOT * max(brightest, 1):
+            raise ValueError(
+                f"{where}: expected values in 0 … 1 or in 0 … 255, got {darkest:g} … {brightest:g}; if the frames are "
+                "normalized, undo that, since the processor does it"
+            )
         if self._in_unit_range is None and brightest > 0:
             self._in_unit_range = brightest < _MOST_OVERSHOOT
         if not self._in_unit_range:

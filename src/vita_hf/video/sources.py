@@ -131,16 +131,21 @@ def list_videos(folder: Path) -> list[Path]:
     These are the video files, animated images and folders of images in it; or only the folder itself, if its images are
     the frames of one video. A picture beside videos is no video. Whatever is left out is named in a warning.
     """
-    entries = _visible(folder)
-    files = [path for path in entries if _is_video_file(path)]
-    folders = [path for path in entries if path.is_dir() and list_frames(path)]
-    images = list_frames(folder)
-    if not files and (len(images) > 1 or (images and not folders)):
+    if _holds_frames(folder):
         return [folder]
-    videos = sorted(files + folders)
+    entries = _visible(folder)
+    videos = [path for path in entries if _is_video_file(path) or (path.is_dir() and _holds_frames(path))]
     if videos:
         _mention_left_out(folder, set(entries) - set(videos))
     return videos
+
+
+def _holds_frames(folder: Path) -> bool:
+    """Tell whether the images of a folder are frames, and not pictures beside videos."""
+    entries, images = _visible(folder), list_frames(folder)
+    if not images or any(map(_is_video_file, entries)):
+        return False
+    return len(images) > 1 or not any(list_frames(path) for path in entries if path.is_dir())
 
 
 def _visible(folder: Path) -> list[Path]:
