@@ -12,6 +12,7 @@ from pathlib import Path
 from huggingface_hub import HfApi
 
 from vita_hf.cards.dataset import write_card
+from vita_hf.commands.errors import describe_error
 from vita_hf.data.annotations import AnnotationError
 from vita_hf.data.checking import check_annotations
 from vita_hf.data.datasets import read_coco, read_ytvis
@@ -119,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
     except AnnotationError as error:
         sys.exit(f"{error}\n(--check lists every problem, --skip-broken leaves such videos out)")
     except (OSError, ValueError) as error:
-        sys.exit(str(error))
+        sys.exit(describe_error(error))
 
 
 if __name__ == "__main__":

@@ -362,3 +362,31 @@ def test_script_arguments(prepare, arguments, message, capsys):
     with pytest.raises(SystemExit):
         prepare(*arguments)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["train-00000-of-00001", "train-small", "a b", "../x", "", "*", "..."])
+def test_names_of_splits(dataset, tmp_path, split):
+    with pytest.raises(ValueError, match="split: expected a name of letters, digits, underscores and dots, got "):
+        write_parquet(dataset, tmp_path / "out", split)
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_of_a_split_with_a_longer_name_are_not_read(dataset, tmp_path):
+    [shard] = write_parquet(dataset, tmp_path / "out")
+    shard.rename(shard.with_name("train-small-00000-of-00001.parquet"))
+    with pytest.raises(FileNotFoundError, match="no shards train-"):
+        read_parquet(tmp_path / "out")
+
+
+def test_foreign_shards_of_another_number(dataset, tmp_path):
+    (tmp_path / "out" / "data").mkdir(parents=True)
+    (tmp_path / "out" / "data" / "train-00000-of-00003.parquet").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"train-00000-of-00003\.parquet was not written by an earlier run"):
+        write_parquet(dataset, tmp_path / "out")
+
+
+def test_a_damaged_shard_is_named(dataset, tmp_path):
+    [shard] = write_parquet(dataset, tmp_path / "out")
+    shard.write_bytes(shard.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"train-00000-of-00001\.parquet is damaged .*: remove it to make it again"):
+        write_card(tmp_path / "out", "mine")

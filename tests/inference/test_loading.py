@@ -52,7 +52,13 @@ def test_files_that_hold_no_settings(model, content, name, load):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"size": "large"}, {"size": {"shortest_edge": "x"}}, {"size_divisor": 0}, {"video_processor_type": 5}]
+    "changes",
+    [
+        *({"size": "large"}, {"size": {"shortest_edge": "x"}}, {"size": {"shortest_edge": 10**9}}),
+        *({"size_divisor": 0}, {"size_divisor": 10**9}, {"video_processor_type": 5}),
+        *({"image_mean": [float("nan")] * 3}, {"image_std": [float("inf")] * 3}, {"image_mean": [10**400] * 3}),
+        *({"rescale_factor": float("nan")}, {"rescale_factor": 0}),
+    ],
 )
 def test_broken_processors(model, changes):
     content = json.loads((model / "video_preprocessor_config.json").read_text())

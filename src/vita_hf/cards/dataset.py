@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Features
 from huggingface_hub import DatasetCard, DatasetCardData
@@ -19,6 +20,9 @@ def write_card(folder: str | os.PathLike, title: str, repo_id: str | None = None
         folder: The folder.
         title: Name of the dataset.
         repo_id: Id of the dataset on the Hub, if it goes there.
+
+    Raises:
+        ValueError: if a shard is damaged.
     """
     folder = Path(folder)
     shards: dict[str, list[Path]] = {}
@@ -26,7 +30,8 @@ def write_card(folder: str | os.PathLike, title: str, repo_id: str | None = None
         shards.setdefault(path.name.rsplit("-", 3)[0], []).append(path)
     splits = sorted(shards, key=lambda split: (split != "train", split))
     data_files = [{"split": split, "path": f"data/{split}-*"} for split in splits]
-    features = Features.from_arrow_schema(pq.read_schema(shards[splits[0]][0]))
+    metadata = {split: [_read_metadata(path) for path in shards[split]] for split in splits}
+    features = Features.from_arrow_schema(metadata[splits[0]][0].schema.to_arrow_schema())
     card = DatasetCard.from_template(
         DatasetCardData(
             pretty_name=title,
@@ -36,9 +41,16 @@ def write_card(folder: str | os.PathLike, title: str, repo_id: str | None = None
         ),
         template_path=str(TEMPLATES / "dataset.md"),
         title=title,
-        splits={split: [pq.read_metadata(path).num_rows for path in shards[split]] for split in splits},
+        splits={split: [shard.num_rows for shard in metadata[split]] for split in splits},
         classes=features["instances"].feature["label"].names,
         source=repo_id or folder.resolve().name,
     )
     write_atomically(folder / "README.md", f"{card}\n".encode())
     return folder / "README.md"
+
+
+def _read_metadata(path: Path) -> pq.FileMetaData:
+    try:
+        return pq.read_metadata(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is damaged ({error}): remove it to make it again") from error

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -40,8 +41,8 @@ def write_parquet(
     Raises:
         FileNotFoundError: if frames are missing (before anything is written); the message names up to five.
         FileExistsError: if the folder holds shards of this split made from other data, or a card that is not ours.
-        ValueError: if the dataset is streamed, a frame is no image, the name of the split cannot be part of a file's,
-            or the folder holds another split with other classes.
+        ValueError: if the dataset is streamed, a frame is no image, the split's name has other characters than
+            letters, digits, underscores and dots, or the folder holds another split with other classes.
 
     Example:
     ```python
@@ -60,8 +61,8 @@ def write_parquet(
     rows, output = dataset.rows, Path(output)
     if isinstance(rows, IterableDataset):
         raise ValueError(f"dataset {dataset.name}: expected rows that are not streamed")
-    if output_name(split) != split:
-        raise ValueError(f"split: expected a name that can be part of a file's, got {split!r}")
+    if output_name(split) != split or not re.fullmatch(r"\w+(\.\w+)*", split):  # as `datasets` names splits
+        raise ValueError(f"split: expected a name of letters, digits, underscores and dots, got {split!r}")
     sizes = _image_bytes(rows)
     bounds = _partition(sizes, shard_bytes)
     classes = [*dataset.id2label.values()]
@@ -81,7 +82,8 @@ def write_parquet(
 def _start(output: Path, split: str, inputs: dict[str, Any], shards: list[Path]) -> None:
     """Write the record of a split, unless the folder has it; refuse a folder that holds something else."""
     records = list(output.glob(".prepare-*.json"))
-    files = [str(shard.relative_to(output)) for shard in shards] + ([] if records else ["README.md"])
+    found = _list_shards(output / "data", split) + shards
+    files = [str(shard.relative_to(output)) for shard in found] + ([] if records else ["README.md"])
     record = RunRecord(output / f".prepare-{split}.json", inputs)
     if not record.matches_or_is_new(files):
         for other in records:
@@ -130,8 +132,12 @@ def read_parquet(
     return VideoDataset(rows, dict(enumerate(label.names)), Path(path_or_hub_id).name)
 
 
+def _list_shards(folder: Path, split: str) -> list[Path]:
+    return sorted(folder.glob(f"{split}-{'[0-9]' * 5}-of-{'[0-9]' * 5}.parquet"))
+
+
 def _find_shards(folder: Path, split: str) -> list[str]:
-    shards = sorted(folder.glob(f"{split}-*-of-*.parquet"))
+    shards = _list_shards(folder, split)
     if not shards:
         raise FileNotFoundError(f"no shards {split}-*-of-*.parquet in {folder}")
     expected = int(shards[0].stem.rsplit("-of-", 1)[1])

@@ -19,6 +19,7 @@ from ..text import did_you_mean
 SHIPPED_MODEL = Path(__file__).parents[1] / "models" / "tiny-synthetic"
 
 _PROCESSOR_FILES = ("video_preprocessor_config.json", "processor_config.json", "preprocessor_config.json")
+_MAX_SIDE, _MAX_NUMBER = 1 << 15, 1e9  # in settings of a processor
 
 
 def load_model(
@@ -99,19 +100,23 @@ def _check_processor(processor: VitaVideoProcessor) -> None:
         if not is_right(settings.get(name)):
             raise ValueError(f"{name}: expected {expected}, got {shorten(settings.get(name))}")
 
+    def is_side(value: Any) -> bool:
+        return type(value) is int and 0 < value <= _MAX_SIDE
+
     def is_size(value: Any) -> bool:
-        return isinstance(value, Mapping) and all(type(side) is int and side > 0 for side in value.values())
+        return isinstance(value, Mapping) and all(is_side(side) for side in value.values())
+
+    def is_number(value: Any) -> bool:
+        return isinstance(value, (int, float)) and abs(value) < _MAX_NUMBER
 
     def are_numbers(values: Any) -> bool:
-        return (
-            isinstance(values, (list, tuple)) and len(values) == 3 and all(isinstance(v, (int, float)) for v in values)
-        )
+        return isinstance(values, (list, tuple)) and len(values) == 3 and all(map(is_number, values))
 
-    require("size", is_size, "positive integers")
-    require("size_divisor", lambda value: type(value) is int and value > 0, "a positive integer")
+    require("size", is_size, f"integers of 1 to {_MAX_SIDE}")
+    require("size_divisor", is_side, f"an integer of 1 to {_MAX_SIDE}")
     require("image_mean", are_numbers, "three numbers")
     require("image_std", lambda value: are_numbers(value) and min(value) > 0, "three positive numbers")
-    require("rescale_factor", lambda value: isinstance(value, (int, float)), "a number")
+    require("rescale_factor", lambda value: is_number(value) and value > 0, "a positive number")
 
 
 def describe_model(model: str | Path) -> Any:
