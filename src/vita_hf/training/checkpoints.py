@@ -2,14 +2,17 @@
 
 import json
 import re
+from collections.abc import Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from ..files import atomic_directory, remove_folder, remove_leftovers
+from ..inference.loading import first_line
 
 _NAME = re.compile(r"step-(\d{9})")
 _STATE = "training_state.json"
@@ -59,7 +62,23 @@ class Checkpoints:
             remove_folder(self.path(step))
         remove_leftovers(self.folder, seconds=0)
 
-    def load(self, accelerator: Accelerator, step: int) -> dict[str, Any]:
-        """Load a checkpoint into what `accelerator` prepared, and return its `state`. Call this in every process."""
-        accelerator.load_state(str(self.path(step)))
-        return json.loads((self.path(step) / _STATE).read_text())
+    def load(self, accelerator: Accelerator, step: int, names: Collection[str]) -> dict[str, Any]:
+        """
+        Load a checkpoint into what `accelerator` prepared. Call this in every process.
+
+        Returns:
+            The values of these names in its `state`.
+
+        Raises:
+            ValueError: if the checkpoint is damaged.
+        """
+        folder = self.path(step)
+        try:
+            accelerator.load_state(str(folder))
+            state = json.loads((folder / _STATE).read_bytes())
+            return {name: state[name] for name in names}
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # damaged files make torch, safetensors and pickle raise almost anything
+            message = f"the checkpoint {folder} cannot be loaded ({first_line(error)})"
+            raise ValueError(f"{message}: remove it to continue from an earlier one") from error

@@ -33,6 +33,8 @@ from .signals import StopRequest, TrainingInterrupted, stop_on_signals
 
 logger = logging.getLogger(__name__)
 
+_STATE = ("skipped", "place", "sums", "seconds")  # attributes that a checkpoint keeps
+
 
 class Trainer:
     """
@@ -81,7 +83,7 @@ class Trainer:
         Continue from the newest checkpoint; return whether there is one.
 
         Raises:
-            ValueError: if the checkpoint is beyond `settings.steps`.
+            ValueError: if the checkpoint is beyond `settings.steps`, or damaged.
         """
         steps = self.checkpoints.steps()
         if steps:
@@ -91,16 +93,15 @@ class Trainer:
                     f"training.steps: expected at least {self.step}, the step of {self.checkpoints.path(self.step)}, "
                     f"or another --output; got {self.settings.steps}"
                 )
-            state = self.checkpoints.load(self.accelerator, self.step)
-            self.skipped, self.place, self.sums = state["skipped"], state["place"], state["sums"]
-            self.seconds = state["seconds"]
+            for name, value in self.checkpoints.load(self.accelerator, self.step, _STATE).items():
+                setattr(self, name, value)
         self.log.rewind(self.step)
         return bool(steps)
 
     def save(self) -> None:
         """Write a checkpoint of the current step."""
         self._update_seconds()
-        state = {name: getattr(self, name) for name in ("skipped", "place", "sums", "seconds")}
+        state = {name: getattr(self, name) for name in _STATE}
         self.checkpoints.save(self.accelerator, self.step, state)
 
     def run(self) -> None:
