@@ -1,6 +1,8 @@
 """The `vita-hf` command: it imports only what the chosen command needs."""
 
+import errno
 import io
+import os
 import subprocess
 import sys
 
@@ -9,6 +11,7 @@ import pytest
 import vita_hf
 from vita_hf.commands import arguments, main
 from vita_hf.commands.errors import describe_error
+from vita_hf.inference.loading import SHIPPED_MODEL
 from vita_hf.recipes import list_recipes
 
 
@@ -96,3 +99,17 @@ def test_characters_that_the_terminal_has_not(capsys, monkeypatch):
     main.main([])
     stream.flush()
     assert stream.buffer.getvalue() == b"K\\xe4se \\udcff\n"
+
+
+def test_output_that_nobody_reads_any_more():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command_line = [sys.executable, "-m", "vita_hf", "info", str(SHIPPED_MODEL)]
+    done = subprocess.run(command_line, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_system_errors_in_words():
+    assert describe_error(OSError(errno.ENOSPC, "No space left on device")) == "No space left on device"
+    assert describe_error(OSError(errno.ENOSPC, "No space left on device", "a.mp4")) == "a.mp4: No space left on device"

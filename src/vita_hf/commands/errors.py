@@ -15,6 +15,6 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name:
         package = error.name.partition(".")[0]
         return f"the package {package} is missing: pip install {package}"
-    if isinstance(error, OSError) and error.strerror and isinstance(error.filename, str | Path):
-        return f"{error.filename}: {error.strerror}"  # instead of "[Errno 2] …"
+    if isinstance(error, OSError) and error.strerror:  # without "[Errno 2]"
+        return f"{error.filename}: {error.strerror}" if isinstance(error.filename, str | Path) else error.strerror
     return str(error)

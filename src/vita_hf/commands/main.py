@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import logging
+import os
 import sys
 from io import TextIOWrapper
 
@@ -33,12 +34,16 @@ def main(argv: list[str] | None = None) -> None:
     """Run a command. An error that the user can fix is reported in one sentence, with exit code 1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names may have characters that a terminal or pipe has not
+            # Names may have characters that a terminal or pipe has not, and a log shows each line at once.
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
         code = _run(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
+    except BrokenPipeError:  # as in `vita-hf … | head`: end like other commands
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
+        code = 141
     if code:
         sys.exit(code)
 
@@ -67,6 +72,8 @@ def _run(argv: list[str]) -> int | None:
     importlib.import_module("transformers.utils.logging").disable_progress_bar()  # shown while weights are loaded
     try:
         return importlib.import_module(f".{args.command}", __package__).run(args)
+    except BrokenPipeError:
+        raise
     except errors.EXPECTED_ERRORS as error:
         print(f"error: {errors.describe_error(error)}", file=sys.stderr)
         return 1

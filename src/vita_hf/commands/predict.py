@@ -70,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
         try:
             network = segmenter if state == "missing" else None
             segment(network, videos[name], options, args.output / name, inputs, max_bytes)
+        except BrokenPipeError:
+            raise
         except EXPECTED_ERRORS as error:
             print(f"error: {describe_error(error)}", file=sys.stderr)
             failed.append(name)
