@@ -184,7 +184,7 @@ def find_videos(arguments: list[str]) -> dict[str, str]:
             paths.append(argument)
         elif not Path(argument).is_dir():
             raise FileNotFoundError(f"no such video: {argument}")
-        elif videos := [video for video in list_videos(Path(argument)) if not _is_finished(video)]:
+        elif videos := list_videos(Path(argument)):
             paths += [argument] if videos == [Path(argument)] else map(str, videos)
         else:
             raise ValueError(f"the folder {argument} holds no images, no videos and no folders of images")
@@ -202,11 +202,6 @@ def find_videos(arguments: list[str]) -> dict[str, str]:
 def _folded(name: str) -> str:
     """Return the same text for names that are one file on Windows or macOS."""
     return unicodedata.normalize("NFC", name).casefold()
-
-
-def _is_finished(folder: Path) -> bool:
-    """Tell whether a folder holds results: --output may be the folder of the videos. Its pictures are no video."""
-    return (folder / RECORD).is_file() and (folder / RESULTS).is_file()
 
 
 def _is_same(path: str, other: str) -> bool:
