@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from vita_hf.video.download import download, shown
+from vita_hf.video.download import download, is_url, shown
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -71,6 +71,13 @@ def test_a_file_that_is_too_large(server, path, size):
     message = rf"^cannot download http://127.0.0.1:\d+/\w+: expected at most 999 bytes, but the file has {size}$"
     with pytest.raises(OSError, match=message):
         download(address(server, path), max_bytes=999)
+
+
+def test_schemes_in_capitals(server):
+    url = address(server, "/whole").replace("http", "HTTP")
+    assert is_url(url) and not is_url("httpx://host") and not is_url("folder/http://host")
+    with download(url) as file:
+        assert file.read() == b"x" * 1000
 
 
 def test_a_file_that_ends_early(server):

@@ -15,7 +15,7 @@ TIMEOUT = 30.0
 
 def is_url(path: Any) -> bool:
     """Tell whether `path` is an URL."""
-    return isinstance(path, str) and path.startswith(("http://", "https://"))
+    return isinstance(path, str) and re.match("https?://", path, re.IGNORECASE) is not None
 
 
 def shown(path: Any) -> str:
