@@ -65,7 +65,7 @@ def test_round_trip(backbone, tmp_path):
             {1: "cat", 2: "dog"},
             "id2label: expected a name for each class, with the keys 0 to 1, got {1: 'cat'",
         ),
-        ("id2label", {0: {}}, "id2label: expected a name for each class"),
+        ("id2label", {0: {}}, "id2label: expected a name for each class|'id2label' with value {0: {}}"),
         ("encoder_layers", 10**9, "encoder_layers: expected at most 1000, got 1000000000"),
         ("id2label", {0: "background", 255: "lesion"}, "id2label: expected .* the keys 0 to 1, got"),
     ],

@@ -314,3 +314,11 @@ def test_frames_that_overflow_the_encoder_of_pycocotools():
     assert rle.compress(runs, sum(runs)) == compress_slowly(runs)
     with pytest.raises(ValueError, match=r"frames with polygons may have 33554431 pixels, got 1×50331649: use RLE"):
         rle.encode_polygons([[0, 0, 1, 0, 1, 1]], height=1, width=sum(runs))
+
+
+def test_counts_that_no_file_can_hold_are_reported_like_others():
+    # Half of a surrogate pair, as json may hold it.
+    counts = rle.read_segmentation({"size": [2, 2], "counts": "\ud8004"}, 2, 2)
+    assert counts.encode()
+    with pytest.raises(rle.RleError, match="character 'í' at position 0 of its counts is not part of the format"):
+        rle.decode([counts], 4)

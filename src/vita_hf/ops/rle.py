@@ -200,10 +200,12 @@ def read_segmentation(segmentation: Any, height: int, width: int) -> str | list[
     if not isinstance(size, (list, tuple)) or [*size] != [height, width]:
         raise ValueError(f"the RLE has size {shorten(size)}, the video [height, width] = {[height, width]}")
     counts = segmentation["counts"]
+    if isinstance(counts, str) and counts.isascii():
+        return counts
+    if isinstance(counts, str):
+        counts = counts.encode(errors="surrogatepass")  # json may hold halves of surrogate pairs, which no file can
     if isinstance(counts, bytes):
         return counts.decode("latin-1")  # never fails: `decode` reports characters outside the format
-    if isinstance(counts, str):
-        return counts
     if isinstance(counts, (list, tuple, np.ndarray)):
         return list(counts)
     raise ValueError(f"RLE counts must be a string, bytes or a list of run lengths, got {type(counts).__name__}")
