@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ..configuration_vita import VitaConfig, config_errors
 from ..data.categories import id2label
+from ..ops.rle import shorten
 from ..text import did_you_mean
 from .plain_yaml import MAX_CHARACTERS
 from .schema import Recipe, TrainingSettings
@@ -89,10 +90,10 @@ def _read(file: Path) -> DictConfig:
         raise ValueError("expected a mapping of sections, got a list")
     bases = sections.pop("base", None)
     recipe = OmegaConf.create()
+    known = {file.relative_to(_FOLDER).with_suffix("").as_posix() for file in _FOLDER.rglob("*.yaml")}
     for base in bases if isinstance(bases, ListConfig) else [] if bases is None else [bases]:
-        name = str(base)
-        if name.startswith("/") or ".." in name or not (_FOLDER / f"{name}.yaml").is_file():
-            raise ValueError(f"base: expected one of {', '.join(list_recipes())}, got {base!r}")
+        if not isinstance(base, str) or base not in known:
+            raise ValueError(f"base: expected one of {', '.join(list_recipes())}, got {shorten(base)}")
         recipe.merge_with(_read(_FOLDER / f"{base}.yaml"))
     for section, values in sections.items():
         OmegaConf.update(recipe, str(section), values)
