@@ -381,7 +381,7 @@ def test_torchcodec_is_used_where_asked(processor, tmp_path, monkeypatch):
         (np.zeros((0, 8, 8, 3), np.uint8), ValueError, "video 0 has no frames"),
         (5, TypeError, "videos must be a path, an array, a tensor or a list of those, got int"),
         ([5], TypeError, "video 0 must be a path, an array, a tensor or a list of images, got int"),
-        ([[5]], TypeError, "video 0: item 0 of the list of images is no image but int"),
+        ([[5]], TypeError, "video 0: expected a list of images, but item 0 is of type int"),
         (np.zeros((2, 8, 8, 3), np.int64), ValueError, "video 0, frame 0: expected uint8 or float values, got torch.i"),
         (np.zeros((2, 8, 8, 2), np.uint8), ValueError, r"frame 0: expected 1, 3 or 4 channels, got an image of shape"),
         ([Image.new("I;16", (8, 8))], ValueError, "expected 8 bits per channel, got an image of Pillow's mode 'I;16'"),

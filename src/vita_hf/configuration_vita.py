@@ -207,7 +207,7 @@ class VitaConfig(Mask2FormerConfig):
 
 @contextmanager
 def config_errors(source: str) -> Generator[None]:
-    """Turn the error about a wrong field, which is no `ValueError`, into one that starts with the config's source."""
+    """Turn the error about a wrong field into a `ValueError` that starts with the config's source."""
     try:
         yield
     except StrictDataclassError as error:

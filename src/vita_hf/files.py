@@ -81,9 +81,20 @@ def path_below(folder: str | os.PathLike, name: str, follow_links: bool = False)
     if "\0" in name or os.path.isabs(name) or os.path.splitdrive(name)[0] or first in (os.curdir, os.pardir):
         raise ValueError(f"expected a name relative to the folder of images, and below it, got {name!r}")
     path = os.path.join(folder, name)
-    if not follow_links and not os.path.realpath(path).startswith(os.path.join(os.path.realpath(folder), "")):
+    if not follow_links and _leads_out(folder, name):
         raise ValueError(f"{name!r} is or passes a symbolic link that leads out of {folder}; --follow-links accepts it")
     return path
+
+
+def _leads_out(folder: str | os.PathLike, name: str) -> bool:
+    """Tell whether a symbolic link in the folder leads out of it. Links are rare: mostly, no path is resolved."""
+    path = os.fspath(folder)
+    for part in Path(name).parts:
+        path = os.path.join(path, part)
+        if os.path.islink(path):
+            whole = os.path.realpath(os.path.join(folder, name))
+            return not whole.startswith(os.path.join(os.path.realpath(folder), ""))
+    return False
 
 
 def hash_content(file: str | os.PathLike | IO[bytes]) -> str:
@@ -226,7 +237,7 @@ def check_writable(folder: str | os.PathLike) -> None:
     Fail now, not after hours of work, if files cannot be written to a folder, which need not exist.
 
     Raises:
-        OSError: if the folder, or the nearest one that exists above it, is none or cannot be written to.
+        OSError: if the folder, or the nearest existing one above it, cannot be written to or is not a folder.
     """
     try:
         with tempfile.TemporaryFile(dir=_nearest_existing(folder)):
@@ -345,7 +356,7 @@ class RunRecord:
         Like `matches`, for a folder without a record that must not have certain files: another program wrote them.
 
         Raises:
-            FileExistsError: if the record has other inputs, or there is none, but one of the files.
+            FileExistsError: if the record has other inputs, or one of the files exists without a record.
         """
         if self.matches():
             return True

@@ -280,7 +280,7 @@ def test_errors_of_the_encoder_are_words(tmp_path, monkeypatch):
         (crossing()[0], "full.mp4", {}, FileExistsError, r"full\.mp4 is a folder: choose another output"),
         (crossing()[0], "a.mp4", {"alpha": 1.5}, ValueError, r"alpha must be between 0 and 1, got 1\.5"),
         (crossing()[0], "a.mp4", {"fps": 0}, ValueError, "fps must be above 0, got 0"),
-        ([crossing()[0]] * 2, "a.mp4", {}, TypeError, "item 0 of the list of images is no image but ndarray"),
+        ([crossing()[0]] * 2, "a.mp4", {}, TypeError, "expected a list of images, but item 0 is of type ndarray"),
         (crossing()[0], "a.mp4", {"scale": -1}, ValueError, "scale must be above 0, got -1"),
         ("missing.mp4", "a.mp4", {}, FileNotFoundError, r"missing\.mp4"),
     ],

@@ -119,7 +119,7 @@ def test_times_increase_whatever_the_file_says(stamps, expected):
 
 
 def of_yuv(path, y, u, v, height=48, width=64, frames=1, **colors):
-    """A film of one color, given as it is stored."""
+    """A video of one color, given as it is stored."""
     video = np.full((frames, height * 3 // 2, width), 0, dtype=np.uint8)
     video[:, :height], chroma = y, video[:, height:].reshape(frames, 2, -1)
     chroma[:, 0], chroma[:, 1] = u, v
@@ -202,31 +202,31 @@ def test_frames_that_change_their_size_are_scaled_to_the_first(tmp_path):
 # ---------------------------------------------------------------- which stream
 
 
-def with_streams(path, films, pictures=0, sound=False):
-    """A film of gray values per stream; pictures are covers."""
+def with_streams(path, values, pictures=0, sound=False):
+    """A video with one gray value per stream; pictures are covers."""
     with av.open(str(path), "w") as container:
         streams = [
-            container.add_stream("mjpeg" if index < pictures else "libx264", rate=25) for index in range(len(films))
+            container.add_stream("mjpeg" if index < pictures else "libx264", rate=25) for index in range(len(values))
         ]
         for index, stream in enumerate(streams):
             stream.height, stream.width, stream.pix_fmt = 48, 64, "yuvj420p" if index < pictures else "yuv420p"
             if index < pictures:
                 stream.disposition = av.stream.Disposition.attached_pic
-        for stream, gray in zip(streams, films):
+        for stream, gray in zip(streams, values):
             for frame in plain_frames([gray] * (1 if stream.disposition else 3)):
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode())
     return path
 
 
-def test_covers_are_no_films(tmp_path):
+def test_covers_are_ignored(tmp_path):
     frames = read(with_streams(tmp_path / "video.mp4", [250, 100], pictures=1))
     assert [round(frame.image.mean() / 50) for frame in frames] == [2, 2, 2]
     with pytest.raises(ValueError, match=r"song\.mp4 cannot be decoded as a video: it has no video stream but a cover"):
         VideoReader(with_streams(tmp_path / "song.mp4", [250], pictures=1))
 
 
-def test_of_several_films_the_one_that_is_read_is_named(tmp_path, caplog):
+def test_of_several_video_streams_the_one_that_is_read_is_named(tmp_path, caplog):
     reader = VideoReader(with_streams(tmp_path / "video.mp4", [100, 200]))
     assert "video.mp4 has 2 video streams: only stream 0 (64×48) is read" in caplog.text
     assert [round(image.mean() / 50) for image in reader.frames()] == [2, 2, 2]

@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run a command. An error that the user can fix is reported in one sentence, with exit code 1."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            # Names may have characters that a terminal or pipe has not, and a log shows each line at once.
+            # The terminal or pipe may lack characters of a name; a log shows each line at once.
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
         code = _run(sys.argv[1:] if argv is None else argv)

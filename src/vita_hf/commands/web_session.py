@@ -76,7 +76,7 @@ class Session:
 
         Raises:
             InterruptedError: if the session was stopped or closed meanwhile.
-            ValueError: if there is no video yet.
+            ValueError: if no video was segmented yet.
         """
         with self._run():
             return self._draw(threshold, labels)

@@ -156,7 +156,7 @@ def _write_shard(path: Path, rows: Dataset, sizes: Sequence[int], schema: pa.Sch
 
 
 def _check_frames(rows: Dataset) -> None:
-    """Decode all frames. One of another size than its video is an image as well; training refuses it."""
+    """Check that all frames are images. One whose size differs from its video's passes; training refuses it."""
 
     def check(place: tuple[dict[str, Any], dict[str, Any]]) -> None:
         try:

@@ -43,7 +43,7 @@ def segment_split(
     had the same `top_k` (predictions per clip) and `inputs` (what else the results depend on).
 
     Raises:
-        FileExistsError: if the folder holds results of other inputs, or files of the same names that are none.
+        FileExistsError: if the folder holds results of other inputs, or foreign files of the same names.
     """
     with accelerator.main_process_first():
         # Named by the clips' positions: an id of the annotation file may be anything.
@@ -154,5 +154,5 @@ def _remove_results(folder: Path) -> None:
 def _remove_parts(folder: Path) -> None:
     for part in (folder / "parts").glob("[0-9]" * 6 + ".json"):
         part.unlink()
-    with suppress(OSError):  # there is none, or something else is in it
+    with suppress(OSError):  # it does not exist, or holds something else
         (folder / "parts").rmdir()

@@ -155,7 +155,7 @@ def _neighbors(model: str | Path) -> list[str]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, with the error's name if it is none that explains itself."""
+    """Return the first line of an error's message, with the error's name if the message alone would not do."""
     lines = str(error).strip().splitlines()[:1]
     explains_itself = isinstance(error, (ValueError, OSError, RuntimeError)) and lines
     return lines[0][:1000] if explains_itself else ": ".join([type(error).__name__, *lines])[:1000]

@@ -13,7 +13,7 @@ from .rgb import MOST_PIXELS, RgbConverter
 
 Report = Callable[[str], None]
 
-_NOT_THE_FILM = Disposition.attached_pic | Disposition.timed_thumbnails
+_NOT_A_VIDEO = Disposition.attached_pic | Disposition.timed_thumbnails
 _DECODER_OPTIONS = {"max_pixels": str(MOST_PIXELS)}
 # A damaged file may give errors at every attempt.
 _MOST_ERRORS = 100
@@ -31,15 +31,15 @@ def open_container(file: str | IO[bytes]) -> Any:
     return av.open(file, options=_DECODER_OPTIONS, **options)
 
 
-def list_films(container: Any) -> list[Any]:
-    """List the video streams that are no covers or previews."""
-    return [stream for stream in container.streams.video if not stream.disposition & _NOT_THE_FILM]
+def list_video_streams(container: Any) -> list[Any]:
+    """List the video streams that are neither covers nor previews."""
+    return [stream for stream in container.streams.video if not stream.disposition & _NOT_A_VIDEO]
 
 
 def choose_stream(container: Any) -> Any:
-    """Choose the main film, as FFmpeg does; None if there is none."""
-    films, best = list_films(container), container.streams.best("video")
-    return best if best in films else next(iter(films), None)
+    """Choose the main video stream, as FFmpeg does; None if the file has no video."""
+    streams, best = list_video_streams(container), container.streams.best("video")
+    return best if best in streams else next(iter(streams), None)
 
 
 def describe(error: FFmpegError) -> str:
@@ -141,7 +141,7 @@ __all__ = [
     "choose_stream",
     "decode",
     "describe",
-    "list_films",
+    "list_video_streams",
     "number_and_time",
     "open_container",
     "start_of",

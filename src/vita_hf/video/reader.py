@@ -82,7 +82,7 @@ class VideoReader(FrameSource):
                 if self.is_fps_nominal and rate is not None and rate >= _TICKS:
                     rate = None
                 seconds = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 10**6
-                self._mention_other_films(container, stream)
+                self._mention_other_streams(container, stream)
         else:
             metadata = self._open_torchcodec().metadata
             rate, length = metadata.average_fps, getattr(metadata, "num_frames", None)
@@ -93,8 +93,8 @@ class VideoReader(FrameSource):
         lengths = [length, round(self._duration * self.fps) if self._duration and self.fps else None]
         self.length = min((value for value in lengths if value), default=None)
 
-    def _mention_other_films(self, container: Any, stream: Any) -> None:
-        count = len(self._pyav.list_films(container))
+    def _mention_other_streams(self, container: Any, stream: Any) -> None:
+        count = len(self._pyav.list_video_streams(container))
         if count > 1:
             which = f"stream {stream.index} ({stream.width}×{stream.height})"
             logger.warning("%s has %d video streams: only %s is read", self.name, count, which)

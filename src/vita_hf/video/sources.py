@@ -108,7 +108,7 @@ def _open_frames(video: Any, name: str) -> FrameSource:
         raise TypeError(f"{name} must be a path, an array, a tensor or a list of images, got {type(video).__name__}")
     for index, item in enumerate(video):
         if not is_image(item):
-            raise TypeError(f"{name}: item {index} of the list of images is no image but {type(item).__name__}")
+            raise TypeError(f"{name}: expected a list of images, but item {index} is of type {type(item).__name__}")
     return FrameList(video, name)
 
 
@@ -129,7 +129,7 @@ def list_videos(folder: Path) -> list[Path]:
     List the videos that a folder stands for, in order of their names.
 
     These are the video files, animated images and folders of images in it; or only the folder itself, if its images are
-    the frames of one video. A picture beside videos is no video. Whatever is left out is named in a warning.
+    the frames of one video. A picture beside videos does not count. Whatever is left out is named in a warning.
     """
     if _holds_frames(folder):
         return [folder]
